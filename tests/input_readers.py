@@ -28,7 +28,7 @@ from recap.data.annotations import AnnotatorLabel
 from recap.data.corpus import read_corpus, read_records
 from recap.data.issues import IssueLog, Place, RowIssue
 from recap.data.sheets import read_ratings
-from recap.data.utterances import read_annotated
+from recap.data.utterances import read_annotated, read_utterances
 from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_rating
@@ -37,7 +37,7 @@ from recap.insights.options import StudyOptions
 from recap.insights.participants import find_people
 from recap.insights.study import arrange_scores, read_scores
 from recap.insights.study_rating import KEY_COLUMNS, Response
-from recap.predict.output import check_input, utterances_in
+from recap.predict.output import check_input
 from recap.tasks.library import builtin_task
 
 FLAT = builtin_task("flat")
@@ -138,8 +138,9 @@ def _stored_predictions(path: Path) -> None:
 
 
 def _annotated_predictions(path: Path) -> None:
-    for on_error in ("skip", "fail"):
-        read_annotated(reader="dialogues", path=path, taxonomy=FLAT.taxonomy, on_error=on_error)
+    data = DataConfig(name="dialogues", reader="dialogues", path=str(path), on_error="skip")
+    for given in (data, replace(data, on_error="fail")):
+        read_annotated(given, FLAT.taxonomy)
 
 
 def _to_annotate(reader: str, path: Path) -> Account:
@@ -152,7 +153,7 @@ def _to_annotate(reader: str, path: Path) -> Account:
         no_intervention="keep",
     )
     log = IssueLog(str(path))
-    accepted = sum(1 for _ in utterances_in(data, log))
+    accepted = sum(1 for _ in read_utterances(data, log))
     checked = check_input(data)
     assert (checked.rows_read, checked.rows_rejected) == (log.rows_read, log.rows_rejected)
     check_input(replace(data, on_error="fail", merge_adjacent=True))

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recap.config import NoIntervention
+from recap.config import DataConfig
 from recap.data.corpus import SYNTHETIC, is_synthetic, read_records
 from recap.data.examples import client_turns, examples_of
 from recap.data.issues import IssueLog, turn_notes
@@ -25,15 +25,7 @@ from recap.records import Dialogue, Example, Provenance, Turn
 from recap.taxonomy import Taxonomy
 
 
-def read_utterances(
-    *,
-    reader: str,
-    path: Path | None,
-    issues: IssueLog,
-    merge_adjacent: bool = True,
-    no_intervention: NoIntervention = "keep",
-    options: Mapping[str, Any] | None = None,
-) -> Iterator[Example]:
+def read_utterances(data: DataConfig, issues: IssueLog) -> Iterator[Example]:
     """Yield every client utterance of a file in its order, labeled or not.
 
     An utterance without text comes with an empty response. Labels stay as they are written. What
@@ -41,19 +33,19 @@ def read_utterances(
     has it.
     """
     records = read_records(
-        reader=reader,
-        path=path,
+        reader=data.reader,
+        path=None if data.path is None else Path(data.path),
         taxonomy=None,
         issues=issues,
         require_labels=False,
-        options=options,
+        options=data.reader_options,
         to_annotate=True,
     )
     for record in records:
         yield from examples_of(
             record,
-            merge_adjacent=merge_adjacent,
-            no_intervention=no_intervention,
+            merge_adjacent=data.merge_adjacent,
+            no_intervention=data.no_intervention,
             empty_apart=True,
             counts=issues.counts,
         )
@@ -215,14 +207,7 @@ class Annotated:
 
 
 def read_annotated(
-    *,
-    reader: str,
-    path: Path | None,
-    taxonomy: Taxonomy,
-    predictions: Path | None = None,
-    on_error: str = "fail",
-    options: Mapping[str, Any] | None = None,
-    name: str | None = None,
+    data: DataConfig, taxonomy: Taxonomy, predictions: Path | None = None
 ) -> Annotated:
     """Return the client utterances of a file with their labels.
 
@@ -234,7 +219,8 @@ def read_annotated(
     Raises:
         DataError: When a file cannot be read, rows are faulty, or nothing is labeled.
     """
-    issues = IssueLog(str(path) if path is not None else reader)
+    path = None if data.path is None else Path(data.path)
+    issues = IssueLog(data.path or data.reader)
     skipped, models = 0, () if predictions is None else _models_of(predictions)
     if path is not None and not is_several(path) and is_predictions(path):
         models = models or _models_of(path)
@@ -243,18 +229,18 @@ def read_annotated(
     else:
         records = list(
             read_records(
-                reader=reader,
+                reader=data.reader,
                 path=path,
                 taxonomy=taxonomy,
                 issues=issues,
                 require_labels=False,
                 keep_empty=predictions is not None,
-                options=options,
+                options=data.reader_options,
             )
         )
         synthetic = any(is_synthetic(record.meta) for record in records)
         utterances = tuple(turn for record in records for turn in list_client_turns(record))
-    if issues.issues and on_error == "fail":
+    if issues.issues and data.on_error == "fail":
         raise issues.error()
     counts = {
         "rows_left_out": issues.rows_rejected,
@@ -262,7 +248,7 @@ def read_annotated(
         "names_in_two_forms": issues.counts["names_in_two_forms"],
     }
     if predictions is not None:
-        utterances, more = _overlaid(utterances, predictions, taxonomy, on_error)
+        utterances, more = _overlaid(utterances, predictions, taxonomy, data.on_error)
         counts.update(more)
     predicted = any(utterance.predicted for utterance in utterances)
     missing = sum(u.label is None for u in utterances)
@@ -270,7 +256,7 @@ def read_annotated(
     if missing == len(utterances):
         raise DataError(f"{issues.file}: {_why_unlabeled(missing, predicted, counts['skipped'])}")
     return Annotated(
-        name=name or reader,
+        name=data.name,
         utterances=utterances,
         predicted=predicted,
         synthetic=synthetic,
@@ -325,6 +311,37 @@ def _why_unlabeled(n: int, predicted: bool, skipped: int) -> str:
     )
 
 
+def read_answers(
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    issues: IssueLog,
+    *,
+    ids: Mapping[str, str],
+    unique: str,
+) -> Iterator[tuple[Fields, list[str | None], dict[str, float] | None]]:
+    """Yield each row of a file of predictions: its fields, its ids, its probabilities.
+
+    A row at fault is noted, and its ``fields`` are not sound. ``ids`` names the fields that hold
+    ids, the row's own first, each with what to do where there is none; ``unique`` says what to do
+    about a second row of one id.
+    """
+    first: dict[str, int] = {}
+    for line, row in rows:
+        fields = Fields(row, line=line, issues=issues)
+        found = {name: fields.identifier(name) for name in ids}
+        missing = [name for name, identifier in found.items() if identifier is None]
+        if missing and fields.sound:
+            fields.reject(missing[0], "is missing", ids[missing[0]])
+        own, *_ = found.values()
+        if own in first:
+            reason = f"id {quote_id(own)} is at line {first[own]} already"
+            fields.reject("id", reason, unique)
+        elif own is not None:
+            first[own] = line
+        given = row.get("probabilities")
+        given = mapping_of(given) if isinstance(given, str) else fields.mapping("probabilities")
+        yield fields, [*found.values()], read_probabilities(fields, given or {}) or None
+
+
 def _predicted(
     path: Path, taxonomy: Taxonomy, issues: IssueLog
 ) -> tuple[tuple[Utterance, ...], frozenset[str]]:
@@ -332,30 +349,21 @@ def _predicted(
     labels = CanonicalLabels(taxonomy)
     utterances: list[Utterance] = []
     skipped: set[str] = set()
-    seen: dict[str, int] = {}
-    for line, row in read_rows(path, issues, texts=_TEXTS):
-        # An empty cell is no value.
-        fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, issues=issues)
-        identifier, session = fields.identifier("id"), fields.identifier("session")
-        if fields.sound and (identifier is None or session is None):
-            field = "id" if identifier is None else "session"
-            fields.reject(field, "is missing", "give every row the id of its session")
-        texts = {name: fields.optional_text(name) for name in ("label", "response", "rationale")}
-        given = mapping_of(row.get("probabilities")) or {}
-        probabilities = read_probabilities(fields, given) or None
+    written = read_rows(path, issues, texts=_TEXTS)
+    # An empty cell is no value.
+    rows = ((line, {k: v for k, v in row.items() if v != ""}) for line, row in written)
+    ids = dict.fromkeys(("id", "session"), "give every row the id of its session")
+    answers = read_answers(rows, issues, ids=ids, unique="keep one row an utterance")
+    for fields, (identifier, session), probabilities in answers:
+        row = fields.row
+        label, response, rationale = map(fields.optional_text, ("label", "response", "rationale"))
         if not fields.sound or identifier is None or session is None:
             continue
-        if identifier in seen:
-            reason = f"id {quote_id(identifier)} is at line {seen[identifier]} already"
-            issues.reject(line, "id", reason, "keep one row an utterance")
-            continue
-        seen[identifier] = line
-        label = texts["label"]
         label = None if label is None or is_missing(label, taxonomy) else label
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
             continue
-        canonical = labels.find(issues, line, "label", label) if label else None
+        canonical = labels.find(issues, fields.line, "label", label) if label else None
         if label and canonical is None:
             continue
         utterances.append(
@@ -363,11 +371,11 @@ def _predicted(
                 id=identifier,
                 session=session,
                 turn=whole_number(_text(row.get("turn"))),
-                response=texts["response"] or "",
+                response=response or "",
                 label=canonical,
                 predicted=True,
                 probabilities=probabilities,
-                rationale=texts["rationale"] or None,
+                rationale=rationale or None,
                 client=issues.name("client", _text(row.get("client"))) or None,
                 counselor=issues.name("counselor", _text(row.get("counselor"))) or None,
                 meta=_meta(row),

@@ -106,12 +106,7 @@ NOTHING_LOST = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0
 
 
 def read_with_encoder(run: Run) -> EncoderSystem:
-    """Return a run with its examples as an encoder reads them.
-
-    Raises:
-        ConfigError: When there is no such encoder, or it reads less than ``encoder.max_tokens``.
-        DataError: When a response alone is longer than the encoder can read.
-    """
+    """Return a run with its examples as an encoder reads them."""
     options = run.config.baseline or {}
     encoder = _load(run.config, run.task)
     inputs = EncoderInput(
@@ -146,17 +141,16 @@ class EncoderSystem:
         run, folder = self.run, self.run.folder.fold(fold.index)
         assert run.encoding is not None
         config = run.config
+        examples = run.examples_of(fold)
         data = DataModule(
-            train=run.encoded(fold.train),
-            select=run.encoded(fold.select),
-            test=run.encoded(fold.test),
+            **examples,
             pad_id=self.inputs.pad_id,
             batching="padded",
             decoding_batch_size=config.trainer.per_device_batch_size,
             **batch_options(config),
         )
         epochs = config.trainer.max_epochs
-        listener.training(training_plan(config, folder.path.name, data.train, data.test, epochs))
+        listener.training(training_plan(config, folder.path.name, examples, epochs))
         began = time.monotonic()
         training = self._training(folder, tracker, listener, data)
         training.fit()

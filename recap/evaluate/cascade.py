@@ -50,11 +50,7 @@ pattern, none."""
 def cascade_labels(
     taxonomy: Taxonomy, first: Sequence[str], second: Sequence[str]
 ) -> CascadeLabels:
-    """Return the labels of two stages together.
-
-    Raises:
-        DataError: When the second stage's labels do not all lie below one label of the first.
-    """
+    """Return the labels of two stages together; refuse stages that do not follow each other."""
     above = {next((n for n in taxonomy.lineage(x)[1:] if n in first), None) for x in second}
     if len(above) != 1 or None in above:
         raise DataError(
@@ -81,10 +77,7 @@ def join_stages(
     The label is the first stage's, or the second's where the first gave the opened label. An answer
     of the second stage is looked up by id; for an example of another label (a false alarm) there
     may be none, and the joint answer then has no label, which is as wrong as any that the second
-    stage could have given.
-
-    Raises:
-        DataError: When the second stage has no answer to an example of its own.
+    stage could have given. One to an example of its own has to be there.
     """
     joined = []
     for prediction in first:

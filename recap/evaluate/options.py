@@ -148,11 +148,9 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
     if config.method is None:
         raise ConfigError("method: choose a baseline, tfidf or encoder")
     training, encoder = config.training, config.encoder
-    own: dict[str, Any] = {"history": encoder.history, "max_tokens": encoder.max_tokens}
     if config.method == "tfidf":
         own = asdict(config.tfidf)
         own["analyzer"] = own["analyzer"] or ("char" if training.data.language == "zh" else "word")
-    if config.method == "tfidf":
         settled: dict[str, Any] = {
             "backbone": BackboneConfig(name="tfidf", family="other"),
             "finetune": FinetuneConfig(method="none"),
@@ -163,6 +161,7 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
             "sampling": "natural",
         }
     else:
+        own = {"history": encoder.history, "max_tokens": encoder.max_tokens}
         name, rate = f"encoder-{encoder.name}", encoder.learning_rate
         settled = {
             "backbone": BackboneConfig(

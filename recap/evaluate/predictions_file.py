@@ -12,8 +12,8 @@ from recap.data.issues import LISTED_FAULTS, IssueLog, listed
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import TABLE_ENDINGS, Fields
-from recap.data.readers.tables import bare_row, mapping_of, read_probabilities, read_sheet
-from recap.data.utterances import read_utterances
+from recap.data.readers.tables import bare_row, read_sheet
+from recap.data.utterances import read_answers, read_utterances
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
@@ -24,6 +24,7 @@ from recap.tasks.answer import LabelReader, spoken
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
+_TEXTS = ("label", "rationale", "text", "gold", "task")
 _KNOWN = ("id", "label", "fold", "probabilities", "rationale", "text", "gold", "task")
 
 
@@ -64,15 +65,38 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     data, also of those that the task does not select, and of client turns that make none.
     """
     issues = IssueLog(str(path))
-    reader = _Reader(task, known_ids, issues)
+    labels = LabelReader(task.taxonomy, task.labels)
+    accepted: dict[str, ImportedRow] = {}
+    counts = Counter(without_label=0, unreadable=0, other_labels=0)
     is_table = path.suffix.lower() in TABLE_ENDINGS
-    for line, row in (_table_rows if is_table else json_rows)(path, issues):
-        reader.read(line, row)
+    rows = (_table_rows if is_table else json_rows)(path, issues)
+    ids = {"id": "write the example's id as the data have it"}
+    unique = "keep one prediction an example"
+    for fields, (own,), numbers in read_answers(rows, issues, ids=ids, unique=unique):
+        if fields.sound and own is not None and own not in known_ids:
+            reason = f"id {quote_id(own)} is not in the labeled data"
+            fields.reject("id", reason, "give the data that was predicted, or remove the row")
+        if "label" not in fields.row:
+            fields.reject("label", "is missing", "write null where there is none")
+        fold = _fold(fields)
+        said = {name: fields.optional_text(name) for name in _TEXTS}
+        if fields.sound and own is not None:
+            written, text = said.pop("label") or "", said.pop("text")
+            label, doubt = _label(written, labels)
+            counts.update([doubt] if doubt else [])
+            accepted[own] = ImportedRow(
+                id=own,
+                label=label,
+                fold=fold,
+                probabilities=_of_labels(numbers, labels),
+                text=written if text is None else text,
+                **said,
+            )
     read, rejected = issues.rows_read, issues.rows_rejected
     if read == 0:
         raise DataError(f"{path}: holds no rows; write one prediction a row, with id and label")
-    rows = {"read": read, "accepted": read - rejected, "rejected": rejected}
-    return ImportedFile(rows=reader.rows, counts={**reader.counts, **rows}, issues=issues)
+    of_rows = {"read": read, "accepted": read - rejected, "rejected": rejected}
+    return ImportedFile(rows=accepted, counts={**counts, **of_rows}, issues=issues)
 
 
 def _table_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -83,111 +107,54 @@ def _table_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, A
                 f"{path}: has no column {name!r}{did_you_mean(name, sheet.columns)}; "
                 f"name its columns id and label, and if need be {', '.join(_KNOWN[2:])}"
             )
-    sheet.texts.update(("id", "label", "rationale", "text", "gold", "task"))
+    sheet.texts.update(("id", *_TEXTS))
     for line, cells in sheet.rows:
         # An empty cell is no value: of a label that means none, of the rest that there is none.
         bare = bare_row(cells)
         yield line, {name: cell for name, cell in bare.items() if cell != "" or name == "label"}
 
 
-class _Reader:
-    """Reads rows one by one; what is wrong with one is noted, and it is left out."""
+def _label(written: str, labels: LabelReader) -> tuple[str | None, str | None]:
+    """Return a label of the task; ``None``, and under which count it goes, where it is none."""
+    text = spoken(written).strip()
+    if is_missing(text, labels.taxonomy):
+        return None, "without_label"
+    found = labels.taxonomy.find(text)
+    label = None if found is None else labels.label_at_or_above(found)
+    return label, "unreadable" if found is None else "other_labels" if label is None else None
 
-    def __init__(self, task: Task, known_ids: frozenset[str], issues: IssueLog) -> None:
-        self._task = task
-        self._labels = LabelReader(task.taxonomy, task.labels)
-        self._known_ids = known_ids
-        self._issues = issues
-        self._line_of_id: dict[str, int] = {}
-        self.rows: dict[str, ImportedRow] = {}
-        self.counts = Counter(without_label=0, unreadable=0, other_labels=0)
 
-    def read(self, line: int, row: Mapping[str, Any]) -> None:
-        fields = Fields(row, line=line, issues=self._issues)
-        identifier = self._identifier(fields)
-        if "label" not in row:
-            fields.reject("label", "is missing", "write null where there is none")
-        label = fields.optional_text("label")
-        fold = self._fold(fields)
-        probabilities = self._probabilities(fields)
-        texts = {name: fields.optional_text(name) for name in ("rationale", "text", "gold", "task")}
-        if not fields.sound or identifier is None:
-            return
-        text = texts.pop("text")
-        self.rows[identifier] = ImportedRow(
-            id=identifier,
-            label=self._label(label),
-            fold=fold,
-            probabilities=probabilities,
-            text=label or "" if text is None else text,
-            **texts,
-        )
+def _fold(fields: Fields) -> int | None:
+    value = fields.row.get("fold")
+    if isinstance(value, str):
+        found = whole_number(value.strip())
+        value = value if found is None else found
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    fields.reject("fold", "is no fold's index", "write 0, 1, …, or leave it out")
+    return None
 
-    def _identifier(self, fields: Fields) -> str | None:
-        identifier = fields.identifier("id")
-        if identifier is None:
-            if fields.sound:
-                fields.reject("id", "is missing", "write the example's id as the data have it")
+
+def _of_labels(
+    given: Mapping[str, float] | None, labels: LabelReader
+) -> Mapping[str, float] | None:
+    """Return the probabilities of the task's labels, ``None`` where one is no label of it."""
+    found: dict[str, float] = {}
+    for name, number in (given or {}).items():
+        label = labels.whole(name)
+        if label is None:
             return None
-        if identifier in self._line_of_id:
-            first = self._line_of_id[identifier]
-            reason = f"id {quote_id(identifier)} is at line {first} already"
-            fields.reject("id", reason, "keep one prediction an example")
-            return identifier
-        self._line_of_id[identifier] = fields.line
-        if identifier not in self._known_ids:
-            reason = f"id {quote_id(identifier)} is not in the labeled data"
-            fields.reject("id", reason, "give the data that was predicted, or remove the row")
-        return identifier
-
-    def _label(self, text: str | None) -> str | None:
-        text = spoken(text or "").strip()
-        if is_missing(text, self._task.taxonomy):
-            self.counts["without_label"] += 1
-            return None
-        found = self._task.taxonomy.find(text)
-        if found is None:
-            self.counts["unreadable"] += 1
-            return None
-        label = self._labels.label_at_or_above(found)
-        self.counts["other_labels"] += label is None
-        return label
-
-    def _fold(self, fields: Fields) -> int | None:
-        value = fields.row.get("fold")
-        if isinstance(value, str):
-            found = whole_number(value.strip())
-            value = value if found is None else found
-        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-            return value
-        fields.reject("fold", "is no fold's index", "write 0, 1, …, or leave it out")
-        return None
-
-    def _probabilities(self, fields: Fields) -> Mapping[str, float] | None:
-        """Return the probabilities of the task's labels, ``None`` where some cannot be read."""
-        value = fields.row.get("probabilities")
-        given = mapping_of(value) if isinstance(value, str) else fields.mapping("probabilities")
-        if value is None or given is None:
-            return None
-        found: dict[str, float] = {}
-        for name, number in read_probabilities(fields, given).items():
-            label = self._labels.whole(name)
-            if label is None:
-                return None
-            found[label] = found.get(label, 0.0) + number
-        return found or None
+        found[label] = found.get(label, 0.0) + number
+    return found or None
 
 
 def evaluate_file(config: EvaluateConfig) -> Evaluation:
     """Return the scores of a predictions file on the labeled data.
 
     Where every row names the fold that its example is tested in, each fold is scored by itself and
-    only the examples of the folds that occur are expected; else all are scored together.
-
-    Raises:
-        ConfigError: For a fold that does not exist.
-        DataError: When rows are at fault (``data.on_error=skip`` leaves them out), or examples have
-            no prediction (``on_missing``).
+    only the examples of the folds that occur are expected; else all are scored together. A
+    ``DataError`` for rows at fault (``data.on_error=skip`` leaves them out), or for examples
+    without a prediction (``on_missing``).
     """
     run = config.training
     data = read_labeled(run, build_task(replace(run, rationale=False)))
@@ -200,8 +167,7 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
     folds = _folds_of_file(data, file) if names_folds else None
     examples = _scored_examples(data, file, folds)
     missing = [example for example in examples if example.id not in file.rows]
-    if missing and config.on_missing == "fail":
-        raise DataError(_missing_message(path, missing, len(examples)))
+    of_missing = _missing_notes(path, missing, len(examples), config.on_missing)
     predictions = [
         prediction_of(
             example,
@@ -227,7 +193,7 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
             *_account(file, path),
             *_fold_notes(file, folds),
             *_content_notes(data, file.rows, examples),
-            *_missing_notes(len(missing), len(examples), config.on_missing),
+            *of_missing,
         ],
         protocol=None if folds is None else run.cv.protocol,
         figures={"rows": dict(file.counts), "missing": len(missing)},
@@ -253,15 +219,9 @@ def known_ids(data: Run) -> frozenset[str]:
     Such turns open a dialogue, hold no text, have no label or were merged into another;
     ``recap.predict`` may have answered them.
     """
-    given = data.config.data
-    turns = read_utterances(
-        reader=given.reader,
-        path=Path(given.path) if given.path is not None else None,
-        # What is at fault was told when the labeled data were read.
-        issues=IssueLog(given.name),
-        merge_adjacent=False,
-        options=given.reader_options,
-    )
+    # What is at fault was told when the labeled data were read.
+    given = replace(data.config.data, no_intervention="keep", merge_adjacent=False)
+    turns = read_utterances(given, IssueLog(given.name))
     return frozenset(example.id for example in (*data.corpus.examples, *turns))
 
 
@@ -274,19 +234,21 @@ def _folds_of_file(data: Run, file: ImportedFile) -> dict[str, int] | None:
     return of_example
 
 
-def _missing_notes(n: int, n_examples: int, on_missing: str) -> list[str]:
+def _missing_notes(
+    path: Path, missing: Sequence[Example], n_examples: int, on_missing: str
+) -> list[str]:
+    """Return what becomes of examples without a prediction; refuse them where nobody says."""
+    if not missing:
+        return []
+    said = f"{len(missing)} of {n_examples} labeled examples have no prediction"
+    if on_missing == "fail":
+        ids = listed([f"id {quote_id(example.id)}" for example in missing])
+        raise DataError(
+            f"{path}: {said}:\n{ids}\nadd them, count them as wrong with on_missing=invalid, or "
+            "leave them out with on_missing=drop"
+        )
     how = "count as wrong" if on_missing == "invalid" else "are left out"
-    said = f"{n} of {n_examples} labeled examples have no prediction and {how}"
-    return [f"{said} (on_missing={on_missing})"] if n else []
-
-
-def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
-    ids = listed([f"id {quote_id(example.id)}" for example in missing])
-    return (
-        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{ids}\n"
-        "add them, count them as wrong with on_missing=invalid, or leave them out with "
-        "on_missing=drop"
-    )
+    return [f"{said} and {how} (on_missing={on_missing})"]
 
 
 def _account(file: ImportedFile, path: Path) -> list[str]:

@@ -90,12 +90,9 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
     """Return the scores of a saved model on the labeled data.
 
     Task, prompt and decoding are those of the run that the model comes from; outside of one, task
-    and lengths are those of the model's ``recap.json``. ``cv.fold=k`` scores
-    fold ``k``'s model on its own held-out part of the run's data.
-
-    Raises:
-        ConfigError: When there is no such model, or it was trained on all of the data.
-        DataError: For data at fault, or data of the run that have changed since.
+    and lengths are those of the model's ``recap.json``. ``cv.fold=k`` scores fold ``k``'s model on
+    its own held-out part of the run's data. A ``ConfigError`` for one that was trained on all of
+    the data.
     """
     given = config.training
     saved = find_model(Path(str(config.model)), given, task_given=config.task_given)
@@ -205,11 +202,7 @@ def show_evaluation(evaluation: Evaluation, config: EvaluateConfig) -> None:
 
 
 def check_out(config: EvaluateConfig) -> None:
-    """Check, before anything is computed, that an evaluation's files replace no others.
-
-    Raises:
-        ConfigError: When the folder is a run's or a fold's, or an input would be overwritten.
-    """
+    """Check, before anything is computed, that an evaluation's files replace no others."""
     if config.out is None:
         return
     folder = Path(config.out)

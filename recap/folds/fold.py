@@ -147,11 +147,7 @@ class System(Protocol):
 
 
 def run_folds(run: Run, system: System, listener: FoldListener) -> Summary:
-    """Run the unfinished folds that ``cv.fold`` asks for; return the summary of all finished ones.
-
-    Raises:
-        UserError: When the configuration or the data are at fault.
-    """
+    """Run the unfinished folds that are asked for; return the summary of all finished ones."""
     for part in run.parts:
         assert part != "final"
         finish_fold(run, part, system, listener)
@@ -265,12 +261,8 @@ def in_processes(
 ) -> None:
     """Do the work of one fold in ``n`` processes that are started for it; in this one for 0.
 
-    Args:
-        work: Called with the arguments and a listener.
-        arguments: Are sent to the processes.
-        n: Number of processes.
-        folder: The fold's.
-        listener: Is told what happens in the first of the processes.
+    It is called with the arguments, which are sent to the processes, and a listener; ours is told
+    what happens in the first of them.
     """
     if n == 0:
         work(*arguments, listener)
@@ -310,12 +302,8 @@ def likeliest_predictions(
 ) -> list[Prediction]:
     """Return the likeliest label of each example as its prediction, whatever ``decoding`` is.
 
-    Args:
-        task: Whose labels they are.
-        fold: Index of the fold.
-        examples: In the order of the data.
-        rows: How likely each label was held, a row an example; a label that is left out has 0.
-        text: What stands for the raw answer that gave the label; nothing was generated.
+    ``rows`` say how likely each label was held, a row an example; a label that is left out has 0.
+    ``text`` stands for the raw answer that gave the label; nothing was generated.
     """
     predictions = []
     for example, found in zip(examples, rows, strict=True):
@@ -467,11 +455,7 @@ def _replace_card(file: Path, text: str) -> None:
 
 
 def read_scores(folder: FoldFolder) -> Scores:
-    """Return what a finished fold's scores.json holds.
-
-    Raises:
-        DataError: When it cannot be read.
-    """
+    """Return what a finished fold's scores.json holds; a ``DataError`` where it cannot be read."""
     return scores_from_dict(_read_json(folder), source=str(folder.scores))
 
 

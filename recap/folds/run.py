@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from recap.config import CvConfig, RunConfig
 from recap.data.corpus import Corpus, read_corpus
@@ -26,6 +26,14 @@ from recap.runs.saved import SavedModel
 from recap.system.processes import environment, is_first_process
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
+
+
+class FoldExamples(TypedDict, total=False):
+    """The encoded examples of a training, as a data module takes them."""
+
+    train: Required[Sequence[EncodedExample]]
+    select: Sequence[EncodedExample]
+    test: Sequence[EncodedExample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +113,11 @@ class Run:
         wanted = set(self.selected if indices is None else indices)
         return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
 
+    def examples_of(self, fold: Fold) -> FoldExamples:
+        """Return the encoded examples of a fold."""
+        train, select, test = map(self.encoded, (fold.train, fold.select, fold.test))
+        return {"train": train, "select": select, "test": test}
+
     def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
         """Return the encoded examples at these indices of the corpus, less those not selected."""
         assert self.encoding is not None
@@ -116,9 +129,8 @@ class Run:
 def read_run(config: RunConfig, *, needs_rationales: bool | None = None) -> Run:
     """Return the examples in their folds: the same ones for every system on the same data.
 
-    Args:
-        config: Names task, data and protocol.
-        needs_rationales: Whether every example has to have one; by default ``config.rationale``.
+    Every example has to have a rationale where ``needs_rationales``, by default
+    ``config.rationale``.
 
     Raises:
         ConfigError: For missing rationales, or a threshold that the task has no use for.
@@ -135,11 +147,7 @@ def read_run(config: RunConfig, *, needs_rationales: bool | None = None) -> Run:
 
 
 def read_labeled(config: RunConfig, task: Task) -> Run:
-    """Return the labeled data that a configuration names; rationales are not asked for.
-
-    Raises:
-        DataError: For data at fault, or when the task selects none.
-    """
+    """Return the labeled data that a configuration names; rationales are not asked for."""
     return _read(replace(config, rationale=False), task, needs_rationales=False)
 
 
@@ -151,12 +159,7 @@ def _read(config: RunConfig, task: Task, *, needs_rationales: bool) -> Run:
 
 
 def build_corpus(config: RunConfig, task: Task) -> Corpus:
-    """Return the data set's labeled examples, with all labels, before the task selects.
-
-    Raises:
-        DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is
-            ``fail``.
-    """
+    """Return the data set's labeled examples, with all labels, before the task selects."""
     data = config.data
     corpus = read_corpus(
         reader=data.reader,
@@ -183,11 +186,8 @@ def draw_examples(
 ) -> tuple[Example, ...]:
     """Return at most ``n`` examples in their order, the same ones for any order of rows.
 
-    Args:
-        examples: All there are.
-        n: At most so many.
-        task: Whose labels are to be as even as can be; the examples that it does not select are
-            left out. ``None``: of every label as many as its share of all, rounded.
+    With a task, its labels are as even as can be, and the examples that it does not select are left
+    out; without, there are of every label as many as its share of all, rounded.
     """
     by_label: dict[str, list[int]] = defaultdict(list)
     for index in sorted(
@@ -207,12 +207,7 @@ def draw_examples(
 
 
 def read_own_data(saved: SavedModel) -> Run:
-    """Return the data of the run that a model comes from, as they were.
-
-    Raises:
-        ConfigError: When it comes from none.
-        DataError: When they cannot be read.
-    """
+    """Return the data of the run that a model comes from, as they were; refuse others."""
     if saved.run is None:
         raise ConfigError(
             f"{saved.folder}: lies in no run folder, so it is not known what it was trained on; "
@@ -231,9 +226,8 @@ def read_own_data(saved: SavedModel) -> Run:
 def open_run(run: Run) -> None:
     """Make the run's folder with its first files: what was read, how it was dealt into folds.
 
-    Raises:
-        ConfigError: When the folder holds a run with other options.
-        DataError: When the data, or the model, changed since the run was begun.
+    A ``ConfigError`` for a run with other options there, a ``DataError`` for other data, or another
+    model.
     """
     folder = open_run_folder(run.config, prompted=run.prompted, write=is_first_process())
     refuse_other_data(folder, **run.hashes)
@@ -278,11 +272,7 @@ def backbone_files(config: RunConfig, *, keep: bool = True) -> dict[str, str]:
 
 
 def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
-    """Find a fold that has nothing to train, select or test before the first one is trained.
-
-    Raises:
-        DataError: When there is one.
-    """
+    """Find a fold that has nothing to train, select or test before the first one is trained."""
     for fold in folds:
         for part, indices in (("train", fold.train), ("select", fold.select), ("test", fold.test)):
             if selected.isdisjoint(indices):
@@ -293,11 +283,7 @@ def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
 
 
 def check_fold(cv: CvConfig) -> None:
-    """Check that ``cv.fold`` is one of the folds.
-
-    Raises:
-        ConfigError: When it is not.
-    """
+    """Check that ``cv.fold`` is one of the folds; else a ``ConfigError`` says which there are."""
     if isinstance(cv.fold, int) and not 0 <= cv.fold < cv.folds:
         raise ConfigError(
             f"cv.fold: there is no fold {cv.fold} among {cv.folds}; "
@@ -310,9 +296,7 @@ def check_selection(
 ) -> None:
     """Check that the task takes any example, and that each has the rationale it is to give.
 
-    Raises:
-        ConfigError: When one lacks a rationale under ``rationale=true``.
-        DataError: When the task takes none.
+    A ``ConfigError`` for a missing rationale, a ``DataError`` where the task takes none.
     """
     if not selected:
         raise DataError(

@@ -7,8 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning
@@ -17,17 +16,12 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from recap.config import (
-    RunConfig,
-    TrainerConfig,
-    check_combinations,
-    compute_dtype,
-)
+from recap.config import RunConfig, TrainerConfig, check_combinations, compute_dtype
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.folds.fold import TrainingPlan, likeliest_predictions
-from recap.folds.run import Run
+from recap.folds.run import FoldExamples, Run
 from recap.models.backbone import LazyWeights, load_backbone, load_backbone_lazily
 from recap.models.callbacks import (
     N_STEPS,
@@ -37,16 +31,9 @@ from recap.models.callbacks import (
     RangeTest,
     suggest_rate,
 )
-from recap.models.checkpoints import (
-    CheckpointFolder,
-    read_progress,
-    require_free_space,
-)
+from recap.models.checkpoints import CheckpointFolder, read_progress, require_free_space
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
-from recap.models.finetune import (
-    apply_finetune,
-    checkpoint_gradients,
-)
+from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.records import Example, Fold, Prediction
@@ -59,19 +46,9 @@ from recap.system.processes import device_count, is_first_process, is_spawned, w
 class Training:
     """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
 
-    Every process of a training on several devices builds one.
-
-    Args:
-        config: Of the run.
-        folder: Where history and checkpoints go.
-        tracker: Told of every row of the history.
-        module: The model, and how it is trained.
-        data: What it learns from, what selects the epoch (nothing for the final model), what is
-            tested.
-        tokenizer: The model's.
-        on_epoch: Called after each epoch; the loss is ``None`` without selection examples.
-        max_epochs: Most passes over the training examples.
-        range_test: Tries learning rates in place of the training; for :meth:`try_rates` alone.
+    Every process of a training on several devices builds one. ``on_epoch`` is called after each
+    epoch, its loss ``None`` without selection examples; a ``range_test`` tries learning rates in
+    place of the training, for :meth:`try_rates` alone.
     """
 
     def __init__(
@@ -99,9 +76,8 @@ class Training:
         # Early stopping cannot end it sooner.
         self._n_saves = min(max_epochs, config.trainer.patience + 1) if selecting else max_epochs
         finite = FiniteSteps(config.trainer.max_skipped_steps)
-        history = History(
-            folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
-        )
+        every_steps = config.trainer.log_every_steps
+        history = History(folder.history, tracker, every_steps=every_steps, finite=finite)
         kept = KeepCheckpoints(
             self._checkpoints, every_steps=config.checkpoint.every_steps, selecting=selecting
         )
@@ -109,24 +85,17 @@ class Training:
         # know val_loss.
         patience = config.trainer.patience
         stops = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
+        bars = [TrainingBar(history)] if _shows_bar(config.trainer) else []
+        callbacks = [history, finite, *([stops] if selecting else []), kept, *bars]
+        callbacks += [EpochClock(on_epoch), *build_callbacks(config.callbacks)]
         self._trainer = build_trainer(
             config.trainer,
-            gradient_clip=config.optimizer.gradient_clip,
+            callbacks=[range_test] if range_test else callbacks,
+            gradient_clip_val=config.optimizer.gradient_clip,
             # Under SLURM Lightning goes on from checkpoints of its own that lie here (2.6.6).
-            root=folder.path.parent,
+            default_root_dir=folder.path.parent,
             max_epochs=max_epochs,
             accumulate_grad_batches=data.accumulation(world_size(config.trainer)),
-            callbacks=[range_test]
-            if range_test
-            else [
-                history,
-                finite,
-                *([stops] if selecting else []),
-                kept,
-                *([TrainingBar(history)] if _shows_bar(config.trainer) else []),
-                EpochClock(on_epoch),
-                *build_callbacks(config.callbacks),
-            ],
         )
 
     def try_rates(self) -> None:
@@ -134,10 +103,7 @@ class Training:
         self._trainer.fit(self.module, datamodule=self.data)
 
     def resumes_at(self) -> tuple[str, int] | None:
-        """Return the stage and optimizer step where a killed process stopped.
-
-        The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
-        """
+        """Return where a killed process stopped, as :meth:`CheckpointFolder.stage` does."""
         return self._checkpoints.stage() if self._resume else None
 
     def fit(self) -> None:
@@ -195,11 +161,7 @@ class Training:
         return likeliest_predictions(run.task, fold.index, examples, rows)
 
     def judged(self, examples: Sequence[Example], labels: Sequence[str]) -> list[dict[str, float]]:
-        """Return how likely each label was held of the examples that were judged last.
-
-        Raises:
-            RecapError: When these are others.
-        """
+        """Return how likely each label was held of the examples that were judged last."""
         found = self.module.label_probabilities
         if [example.id for example in examples] != [one.id for one in found]:
             raise RecapError("labels came back in another order than the examples; report this")
@@ -220,18 +182,11 @@ class Training:
 
 
 def build_trainer(
-    options: TrainerConfig,
-    *,
-    gradient_clip: float | None,
-    root: Path,
-    max_epochs: int,
-    accumulate_grad_batches: int,
-    callbacks: list[lightning.Callback],
+    options: TrainerConfig, *, callbacks: list[lightning.Callback], **others: Any
 ) -> lightning.Trainer:
-    """Return Lightning's trainer for one training of a run.
+    """Return Lightning's trainer for one training of a run; ``others`` are arguments of it.
 
-    Raises:
-        ConfigError: When the machine lacks the device.
+    A ``ConfigError`` where the machine lacks the device.
     """
     try:
         return lightning.Trainer(
@@ -239,18 +194,12 @@ def build_trainer(
             devices=device_count(options),
             num_nodes=options.nodes,
             strategy=build_strategy(
-                options.strategy,
-                world_size=world_size(options),
-                cpu_offload=options.cpu_offload,
+                options.strategy, world_size=world_size(options), cpu_offload=options.cpu_offload
             ),
             precision=options.precision,
-            max_epochs=max_epochs,
-            accumulate_grad_batches=accumulate_grad_batches,
             callbacks=callbacks,
-            gradient_clip_val=gradient_clip,
             use_distributed_sampler=False,
             logger=False,
-            default_root_dir=root,
             enable_model_summary=False,
             enable_progress_bar=_shows_bar(options),
             # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
@@ -260,6 +209,7 @@ def build_trainer(
             inference_mode=options.strategy != "fsdp",
             # Inside a SLURM job too: processes of our own are not SLURM's.
             plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if is_spawned() else [])],
+            **others,
         )
     except MisconfigurationException as error:
         raise ConfigError(
@@ -273,11 +223,7 @@ def _shows_bar(options: TrainerConfig) -> bool:
 
 
 def build_callbacks(callbacks: Mapping[str, Any]) -> list[lightning.Callback]:
-    """Return the user's own callbacks.
-
-    Raises:
-        ConfigError: When one cannot be imported or refuses its arguments.
-    """
+    """Return the user's own callbacks; a ``ConfigError`` where one cannot be made."""
     built: list[lightning.Callback] = []
     for key, entry in callbacks.items():
         arguments = dict(entry)
@@ -300,22 +246,19 @@ def build_tuned(
     folder: FoldFolder,
     tracker: Tracker,
     *,
-    on_epoch: OnEpoch,
-    train: Sequence[EncodedExample],
-    select: Sequence[EncodedExample] = (),
-    test: Sequence[EncodedExample] = (),
-    max_epochs: int,
+    examples: FoldExamples,
     learning_rate: float,
-    range_test: RangeTest | None = None,
+    **how: Any,
 ) -> tuple[Training, BatchingChoice]:
-    """Return the training of a run's language model, and how its batches are laid out."""
+    """Return the training of a run's language model, and how its batches are laid out.
+
+    ``how`` are further arguments of the training.
+    """
     config = run.config
     model, tokenizer, weights = build_model(config)
     choice = choose_batching(model, config.batching)
     data = DataModule(
-        train=train,
-        select=select,
-        test=test,
+        **examples,
         pad_id=encoder.pad_id,
         batching=choice.batching,
         decoding_batch_size=config.decoding.batch_size,
@@ -336,25 +279,13 @@ def build_tuned(
         weights=weights,
     )
     training = Training(
-        config,
-        folder,
-        tracker,
-        module=module,
-        data=data,
-        tokenizer=tokenizer,
-        on_epoch=on_epoch,
-        max_epochs=max_epochs,
-        range_test=range_test,
+        config, folder, tracker, module=module, data=data, tokenizer=tokenizer, **how
     )
     return training, choice
 
 
 def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
-    """Return the model to tune, its tokenizer, and its weights if they are still to be read.
-
-    Raises:
-        ConfigError: When the backbone's weights are missing or of another family.
-    """
+    """Return the model to tune, its tokenizer, and its weights if they are still to be read."""
     backbone, finetune = config.backbone, config.finetune
     source, weights = backbone.source, None
     if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
@@ -369,15 +300,7 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
             compute_dtype=compute_dtype(config.trainer.precision),
             seed=config.seed,
         )
-    tuned = apply_finetune(
-        model,
-        method=finetune.method,
-        rank=finetune.rank,
-        alpha=finetune.alpha,
-        dropout=finetune.dropout,
-        target_modules=finetune.target_modules,
-        seed=config.seed,
-    )
+    tuned = apply_finetune(model, **asdict(finetune), seed=config.seed)
     if config.trainer.gradient_checkpointing:
         checkpoint_gradients(tuned)
     return tuned, tokenizer, weights
@@ -397,13 +320,10 @@ def batch_options(config: RunConfig) -> dict[str, Any]:
 
 
 def training_plan(
-    config: RunConfig,
-    name: str,
-    train: Sequence[EncodedExample],
-    test: Sequence[EncodedExample],
-    max_epochs: int,
+    config: RunConfig, name: str, examples: FoldExamples, max_epochs: int
 ) -> TrainingPlan:
-    """Return the size of a training."""
+    """Return the size of a training, as it is announced before it begins."""
+    train, test = examples["train"], examples.get("test", ())
     return TrainingPlan(
         name=name,
         n_train=len(train),
@@ -422,22 +342,12 @@ def settle_learning_rate(
     *,
     on_found: Callable[[float, str], None],
 ) -> float:
-    """Return the learning rate to train with.
+    """Return the learning rate to train with; ``on_found`` is told of one that was found.
 
     With ``optimizer.find_learning_rate`` it is found once a run, on the training examples of the
     fold that trains first, with a model of its own that is thrown away; the manifest keeps it for
-    the other folds and for resuming.
-
-    Args:
-        run: What all folds share.
-        encoder: The model's tokenizer.
-        folder: Of the fold that is about to train.
-        train: Its training examples.
-        on_found: Told of a rate that is used, and of the fold that it was found on.
-
-    Raises:
-        ConfigError: When no rate can be suggested, or the weights' type cannot take up the one that
-            is.
+    the other folds and for resuming. A ``ConfigError`` where no rate can be suggested, or the
+    weights' type cannot take up the one that is.
     """
     config = run.config
     if not config.optimizer.find_learning_rate:
@@ -465,18 +375,17 @@ def _find(
         encoder,
         folder,
         Tracker(),
-        on_epoch=lambda *_: None,
-        train=train,
-        max_epochs=math.ceil(N_STEPS / steps_per_epoch),
+        examples={"train": train},
         learning_rate=run.config.optimizer.learning_rate,
+        on_epoch=lambda *_: None,
+        max_epochs=math.ceil(N_STEPS / steps_per_epoch),
         range_test=test,
     )
     training.try_rates()
     del training
     # A trainer and its module hold each other; two models need not be in memory together.
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return {
         "used": suggest_rate(test.rates, test.losses),
         "found_on": folder.path.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from recap.folds.fold import (
     write_model_cards,
     write_summary,
 )
-from recap.folds.run import Run, check_fold, open_run, read_run
+from recap.folds.run import FoldExamples, Run, check_fold, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
 from recap.metrics.scores import score
 from recap.models.backbone import load_backbone, load_positions, load_skeleton, load_tokenizer
@@ -90,7 +90,7 @@ def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -
         if finished := finished_scores(run):
             summary = write_summary(run)
             listener.ended(run, summary, finished)
-    _merge(tuned, [run.folder.part(part) for part in run.parts], listener)
+    merge_models(tuned, [run.folder.part(part) for part in run.parts], listener)
     return summary
 
 
@@ -98,8 +98,7 @@ def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -
 def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = None) -> Scores:
     """Train, decode and score one fold (unless finished), write its folder, return its scores.
 
-    Raises:
-        UserError: When the configuration or the data are at fault.
+    A ``UserError`` where the configuration or the data are at fault.
     """
     listener = listener_or_log(listener)
     tuned = prepare(config)
@@ -107,19 +106,12 @@ def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = No
     scores = finish_fold(tuned.run, fold, tuned, listener)
     # Of a fold that was found: who finished it may have been killed before it wrote the cards.
     listener.ended(tuned.run, write_summary(tuned.run), finished_scores(tuned.run))
-    _merge(tuned, [tuned.run.folder.fold(fold)], listener)
+    merge_models(tuned, [tuned.run.folder.fold(fold)], listener)
     return scores
 
 
 def prepare(config: RunConfig) -> TunedSystem:
-    """Return a run with the tokenizer of its model, and write the run folder's first files.
-
-    Raises:
-        ConfigError: For a fold that does not exist, choices that cannot go together, another number
-            of processes than of devices, a threshold that decides nothing, missing rationales, or
-            a folder that holds another run.
-        DataError: For data at fault, or data that changed since the run was begun.
-    """
+    """Return a run with the tokenizer of its model, and write the run folder's first files."""
     check_fold(config.cv)
     check_combinations(config)
     world_size(config.trainer)
@@ -163,13 +155,7 @@ class TunedSystem:
         run, folder, began = self.run, self.run.folder.fold(fold.index), time.monotonic()
         assert run.encoding is not None
         training = self.training(
-            folder,
-            tracker,
-            listener,
-            train=run.encoded(fold.train),
-            select=run.encoded(fold.select),
-            test=run.encoded(fold.test),
-            max_epochs=run.config.trainer.max_epochs,
+            folder, tracker, listener, run.examples_of(fold), run.config.trainer.max_epochs
         )
         training.fit()
         trained = time.monotonic()
@@ -212,27 +198,24 @@ class TunedSystem:
         folder: FoldFolder,
         tracker: Tracker,
         listener: FoldListener,
-        *,
-        train: Sequence[EncodedExample],
-        select: Sequence[EncodedExample] = (),
-        test: Sequence[EncodedExample] = (),
+        examples: FoldExamples,
         max_epochs: int,
     ) -> Training:
         """Return a training that is set up, and write down where a killed one is taken up."""
         run, name = self.run, folder.path.name
-        listener.training(training_plan(run.config, name, train, test, max_epochs))
-        rate = settle_learning_rate(run, self.encoder, folder, train, on_found=listener.rate_found)
+        listener.training(training_plan(run.config, name, examples, max_epochs))
+        rate = settle_learning_rate(
+            run, self.encoder, folder, examples["train"], on_found=listener.rate_found
+        )
         training, choice = build_tuned(
             run,
             self.encoder,
             folder,
             tracker,
-            on_epoch=listener.epoch_ended,
-            train=train,
-            select=select,
-            test=test,
-            max_epochs=max_epochs,
+            examples=examples,
             learning_rate=rate,
+            on_epoch=listener.epoch_ended,
+            max_epochs=max_epochs,
         )
         listener.batched(choice, training.data.prefix)
         resumed = training.resumes_at()
@@ -266,10 +249,7 @@ def finish_final(tuned: TunedSystem, listener: FoldListener) -> None:
 
 
 def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
-    """Train one model on all examples, for the mean selected epoch of the finished folds.
-
-    Every process of a training on several devices calls this; the first one writes.
-    """
+    """Train one model on all examples, for the mean selected epoch of the finished folds."""
     run, folder = tuned.run, tuned.run.folder.final
     assert run.encoding is not None
     with recorded(run, folder) as tracker:
@@ -278,9 +258,8 @@ def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
         epochs = run.folder.read_manifest().get("final", {}).get("epochs") or _epochs_for_all(run)
         if is_first_process():
             run.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
-        training = tuned.training(
-            folder, tracker, listener, train=run.encoding.examples, max_epochs=epochs
-        )
+        examples: FoldExamples = {"train": run.encoding.examples}
+        training = tuned.training(folder, tracker, listener, examples, epochs)
         training.fit()
         tuned.save(training, folder)
         training.barrier()
@@ -296,11 +275,6 @@ def _epochs_for_all(run: Run) -> int:
     folds = run.folder.read_manifest().get("folds", {})
     selected = [fold["selected_epoch"] for fold in folds.values()]
     return round(statistics.fmean(selected)) if selected else run.config.trainer.max_epochs
-
-
-def _merge(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: FoldListener) -> None:
-    if tuned.run.config.merge and is_first_process():
-        merge_models(tuned.run, folders, pad_id=tuned.encoder.pad_id, on_merged=listener.merged)
 
 
 N_EXAMPLES = 256
@@ -322,14 +296,8 @@ def default_tolerance(config: RunConfig) -> float:
     return 1e-5 if in_32_bits else 0.01
 
 
-def merge_models(
-    run: Run,
-    folders: Iterable[FoldFolder],
-    *,
-    pad_id: int,
-    on_merged: Callable[[str, Merged], None],
-) -> None:
-    """Put merged models in the place of the adapters of these folds, or of the final model.
+def merge_models(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: FoldListener) -> None:
+    """Put merged models in the place of these folds' or the final adapters, under ``merge=true``.
 
     A fold's merged model has to come near the loss in its scores.json on all of its test examples;
     the final one near that of its adapter on at most :data:`N_EXAMPLES` of its training examples.
@@ -339,18 +307,20 @@ def merge_models(
         ConfigError: When one comes not near enough, after the others were merged; that adapter
             stays.
     """
-    refused = []
+    run, refused = tuned.run, []
+    if not run.config.merge or not is_first_process():
+        return
     for folder in folders:
         if not is_adapter_folder(folder.model):
             continue
         name = folder.path.name
         try:
-            merged = _merged(run, folder, pad_id)
+            merged = _merged(run, folder, tuned.encoder.pad_id)
         except ConfigError as error:
             refused.append(str(error))
             continue
         run.folder.update_manifest(merges={name: asdict(merged)})
-        on_merged(name, merged)
+        listener.merged(name, merged)
     write_model_cards(run)
     if refused:
         raise ConfigError("\n".join(refused))
@@ -399,8 +369,7 @@ def _loss_of_adapter(config: RunConfig, folder: Path, batches: ScoringLoader, de
     loss = mean_answer_loss(adapted, batches, autocast=_autocast(precision))
     del adapted, model
     gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return loss
 
 

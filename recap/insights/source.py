@@ -89,15 +89,8 @@ def read_source(config: InsightsConfig) -> AnnotatedSource:
     language = data.prompt_language
     taxonomy = configured_task(config.task, language=language).taxonomy
     resistance = _resistance(config, taxonomy)
-    annotated = read_annotated(
-        reader=data.reader,
-        path=None if data.path is None else Path(data.path),
-        taxonomy=taxonomy,
-        predictions=None if config.predictions is None else Path(config.predictions),
-        on_error=data.on_error,
-        options=data.reader_options,
-        name=data.name,
-    )
+    predictions = None if config.predictions is None else Path(config.predictions)
+    annotated = read_annotated(data, taxonomy, predictions)
     return AnnotatedSource(
         annotated=annotated,
         taxonomy=taxonomy,

@@ -236,7 +236,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
 def _wanted(source: AnnotatedSource, options: StudyMaterialsOptions) -> dict[tuple[str, ...], int]:
     behaviors = source.behaviors
     others = tuple(label for label in source.labels if label not in behaviors)
-    asked = {**{(label,): options.per_behavior for label in behaviors}}
+    asked: dict[tuple[str, ...], int] = {(label,): options.per_behavior for label in behaviors}
     asked |= {others: options.collaborative} if others else {}
     wanted = {labels: n for labels, n in asked.items() if n}
     if not wanted:

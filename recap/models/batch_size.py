@@ -27,16 +27,10 @@ def is_out_of_memory(error: Exception) -> bool:
 class AutomaticBatchSize:
     """Computes something of batches, and of ever smaller parts of them while memory runs out.
 
-    What fitted once is remembered, and it is said once. In float32 the answer to an example does
-    not depend on the others beside it; probabilities and sums differ in their last digits.
-
-    Args:
-        option: Named in the error, as what could be lowered.
-        what: What batches are made of, in the singular.
-        most: How many are computed at once to begin with; ``None``: as many as a batch has.
-
-    Attributes:
-        most: How many are computed at once by now.
+    What fitted once is remembered (``most``; ``None``: whole batches), and it is said once. In
+    float32 the answer to an example does not depend on the others beside it; probabilities and sums
+    differ in their last digits. The ``option`` is named in the error, as what could be lowered; the
+    batches are made of ``what``, in the singular.
     """
 
     def __init__(self, *, option: str, what: str = "example", most: int | None = None) -> None:
@@ -50,13 +44,8 @@ class AutomaticBatchSize:
     ) -> Iterator[tuple[Batch, Found]]:
         """Yield the parts of a batch, in order, with what was computed of each.
 
-        Args:
-            compute: May run out of memory.
-            batch: At least one example.
-            whole: Whether it must not be cut, since other devices compute along.
-
-        Raises:
-            ConfigError: When memory runs out for a batch that cannot be cut.
+        A ``whole`` one must not be cut, since other devices compute along: a ``ConfigError`` where
+        memory runs out for it.
         """
         waiting = [batch]
         while waiting:
@@ -75,8 +64,7 @@ class AutomaticBatchSize:
     def shrink(self, n: int, error: Exception, *, whole: bool = False) -> None:
         """Halve the batches when memory ran out for ``n`` at once; raise any other error again.
 
-        Raises:
-            ConfigError: When memory ran out for one, or for a batch that must stay ``whole``.
+        A ``ConfigError`` where memory ran out for one, or for a batch that must stay ``whole``.
         """
         if not is_out_of_memory(error):
             raise error
@@ -95,5 +83,4 @@ class AutomaticBatchSize:
             )
         self._warned = True
         self.most = n // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()

@@ -51,11 +51,6 @@ class KeepCheckpoints(Checkpoint):
     Gradients are not part of a checkpoint, so there is none between the micro-batches of a step.
     Nor is there one of steps after an epoch's last step before its validation: Lightning would go
     on behind it (2.6.6).
-
-    Args:
-        folder: Where they go.
-        every_steps: Optimizer steps between two checkpoints within an epoch; ``None``: none.
-        selecting: Whether there is a selection loss.
     """
 
     def __init__(
@@ -195,17 +190,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class FiniteSteps(Callback):
-    """Skips optimizer steps that would spoil the weights, and stops after several in a row.
+    """Skips optimizer steps that would spoil the weights, and stops after ``most_in_a_row``.
 
     Weights, moments and decay stay as they are; the step counts, so that the learning rate moves
     on. Under ``16-mixed`` gradients that overflow are the loss scaler's affair, and only the loss
-    is looked at.
-
-    Args:
-        most_in_a_row: At how many skipped steps in a row training stops.
-
-    Attributes:
-        skipped: Steps that were skipped so far.
+    is looked at. ``skipped`` counts the steps so far.
     """
 
     def __init__(self, most_in_a_row: int) -> None:
@@ -240,8 +229,7 @@ class FiniteSteps(Callback):
     ) -> None:
         """Drop the step's gradients if anything about them is not finite.
 
-        Raises:
-            ConfigError: After too many such steps in a row, naming the examples of the last one.
+        A ``ConfigError`` names the examples of the last one of too many such steps in a row.
         """
         finite = torch.stack(self._finite).tolist()
         step_ids, self._ids, self._finite = self._ids, [], []
@@ -277,8 +265,6 @@ class FiniteSteps(Callback):
 def _has_finite_gradients(optimizer: Optimizer) -> bool:
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    if not gradients:
-        return True
     norm = torch.nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
@@ -307,13 +293,10 @@ _NEIGHBORS = 4
 class RangeTest(Callback):
     """Raises the learning rate with every optimizer step, and keeps each step's loss.
 
-    The trainer stops after the last rate, or when the loss diverges. The test is that of Smith
-    (2017, "Cyclical Learning Rates", section 3.3). Lightning has one too (2.6.6), but it takes the
-    last micro-batch's share for the loss of a step, measures slopes over the rate and not its
-    logarithm, and leaves the schedule at the rate that was configured.
-
-    Args:
-        n_steps: Rates to try, evenly spaced in their logarithm.
+    The trainer stops after ``n_steps`` rates, evenly spaced in their logarithm, or when the loss
+    diverges. The test is that of Smith (2017, "Cyclical Learning Rates", section 3.3). Lightning
+    has one too (2.6.6), but it takes the last micro-batch's share for the loss of a step, measures
+    slopes over the rate and not its logarithm, and leaves the schedule at the configured rate.
     """
 
     def __init__(self, n_steps: int = N_STEPS) -> None:
@@ -346,10 +329,7 @@ def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate at which the loss falls fastest over the logarithm of the rate.
 
     Losses are averaged over neighboring steps first; what comes after the lowest of these averages
-    is not looked at.
-
-    Raises:
-        ConfigError: When the loss never falls, or too few steps were taken to tell.
+    is not looked at. A ``ConfigError`` where the loss never falls, or for too few steps to tell.
     """
     finite = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)]
     window = 2 * _NEIGHBORS + 1
@@ -377,11 +357,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; until it is whole and on the disk, the old one stays.
-
-        Raises:
-            OSError: When the disk does not take it, naming the file.
-        """
+        """Write a checkpoint; until it is whole and on the disk, the old one stays."""
         target = Path(path)
         partial = partial_of(target)
         with writing(target):
@@ -400,9 +376,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Return a checkpoint of one device or several.
-
-        Raises:
-            ConfigError: When it is not what was written, or cannot be read, naming it.
-        """
+        """Return a checkpoint of one device or several, as :func:`read_checkpoint` does."""
         return read_checkpoint(Path(path))

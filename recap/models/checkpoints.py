@@ -51,24 +51,14 @@ _CLASSES = {
 
 
 class TensorReader(FileSystemReader):
-    """Reads the tensors of a checkpoint's folder; see the module.
-
-    Args:
-        path: The folder.
-        wanted: Names of what is to be read; ``None``: only the index is looked at.
-    """
+    """Reads the ``wanted`` tensors of a checkpoint's folder; ``None``: its index alone."""
 
     def __init__(self, path: Path, wanted: Iterable[str] | None = None) -> None:
         super().__init__(path)
         self._wanted = None if wanted is None else frozenset(wanted)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Return the index.
-
-        Raises:
-            pickle.UnpicklingError: When it names anything beyond an index of tensors, or what is
-                wanted is no tensor.
-        """
+        """Return the index; an ``UnpicklingError`` for more than tensors, or not what is wanted."""
         with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
             metadata = _IndexUnpickler(file).load()
         if not isinstance(metadata, Metadata):
@@ -130,9 +120,6 @@ def save_digested(content: Any, path: Path) -> None:
     """Write what ``torch.save`` would, with its SHA-256 in the archive's comment, onto the disk.
 
     Tensors go to the file one after another: there is never a second copy of them in memory.
-
-    Raises:
-        OSError: When the disk does not take it.
     """
     with path.open("wb") as file:
         through = _Digesting(file)
@@ -226,14 +213,10 @@ def is_sharded_checkpoint(path: Path) -> bool:
 
 
 def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint whose weights and optimizer states are spread over devices.
+    """Write a checkpoint whose weights and optimizer states are this rank's ``DTensor`` shares.
 
-    Called by every rank together; the folder appears whole or not at all.
-
-    Args:
-        checkpoint: As Lightning puts it together, ``state_dict`` and ``optimizer_states`` holding
-            this rank's ``DTensor`` shares.
-        path: The folder; what has that name is deleted first, so that a name is best a new one.
+    Called by every rank together; the folder appears whole or not at all. What has its name is
+    deleted first, so that a name is best a new one.
     """
     tensors, rest = _split(checkpoint)
     partial = partial_of(path)
@@ -288,12 +271,8 @@ def read_sharded(
 ) -> dict[str, Any]:
     """Return the checkpoint of a folder, as Lightning puts it together.
 
-    Args:
-        path: The folder.
-        like: Weights by name, whose way of being spread is taken over; ``None`` reads every tensor
-            whole, in this process alone.
-        optimized: With ``like``: the weights of each optimizer, in its order. Left out, optimizer
-            states are not read.
+    Weights are spread as those of ``like`` are, by name; ``None`` reads every tensor whole, in this
+    process alone. Optimizer states are read for the ``optimized`` weights of each optimizer.
     """
     rest = _read_rest(path)
     if like is None:
@@ -318,12 +297,8 @@ def spread_like(
 ) -> dict[str, Any]:
     """Return an ordinary checkpoint with its tensors cut into this rank's shares.
 
-    Every rank reads the same file, so that nothing is sent.
-
-    Args:
-        checkpoint: As Lightning reads it from one file.
-        like: Weights by name, spread over devices.
-        optimized: The weights of each optimizer, in its order, as which its moments are cut.
+    Every rank reads the same file, so that nothing is sent. Weights are cut as those of ``like``
+    are, by name, and moments as the ``optimized`` weights of each optimizer.
     """
     states = [
         {
@@ -438,12 +413,9 @@ _UNREADABLE = (
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds, its tensors mapped from the file.
+    """Return what a checkpoint holds, its tensors mapped from the file; a folder is read whole.
 
-    A folder that several devices wrote is read whole.
-
-    Raises:
-        ConfigError: When it is not what was written, or cannot be read, naming it.
+    A ``ConfigError`` names one that is not what was written, or cannot be read.
     """
     with _readable(path):
         if path.is_dir():
@@ -461,11 +433,7 @@ def _read_head(path: Path) -> dict[str, Any]:
 
 
 def read_progress(path: Path) -> tuple[int, int]:
-    """Return the epoch (from 0) and the optimizer step that a checkpoint was written at.
-
-    Raises:
-        ConfigError: As :func:`read_checkpoint`.
-    """
+    """Return the epoch (from 0) and the optimizer step that a checkpoint was written at."""
     content = _read_head(path)
     return int(content["epoch"]), int(content["global_step"])
 
@@ -496,11 +464,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
-    """The folder ``checkpoints/`` of a fold.
-
-    Args:
-        path: Need not be there.
-    """
+    """The folder ``checkpoints/`` of a fold, which need not be there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -509,8 +473,7 @@ class CheckpointFolder:
     def newest(self) -> Path | None:
         """Return the newest checkpoint that is as it was written, ``None`` when there is none.
 
-        Raises:
-            ConfigError: When there are some, and none of them is whole.
+        A ``ConfigError`` where there are some, and none of them is whole.
         """
         there = sorted(self.path.glob("*.ckpt"), reverse=True)
         found = self._first_whole(there)
@@ -522,13 +485,9 @@ class CheckpointFolder:
         return found
 
     def stage(self) -> tuple[str, int] | None:
-        """Return the stage and the optimizer step of the newest checkpoint.
+        """Return stage and optimizer step of the newest checkpoint; ``None``: a fresh start.
 
-        The stage is ``"train"``, or ``"decode"`` once the training is over; ``None``: a fresh
-        start.
-
-        Raises:
-            ConfigError: As :meth:`newest`.
+        The stage is ``"train"``, or ``"decode"`` once the training is over.
         """
         newest = self.newest()
         if newest is None:
@@ -546,8 +505,7 @@ class CheckpointFolder:
     def best(self) -> Path:
         """Return the checkpoint of the lowest selection loss, or the best one before it.
 
-        Raises:
-            ConfigError: When no selection loss was a number, or no such checkpoint is whole.
+        A ``ConfigError`` where no selection loss was a number, or no such checkpoint is whole.
         """
         newest = self.newest()
         names = [] if newest is None else _read_head(newest)["callbacks"][KEPT]["best"]
@@ -594,17 +552,9 @@ _GIGABYTE = 1e9
 def require_free_space(folder: Path, model: Any, *, optimizer: str, n_saves: int) -> None:
     """Check that there is disk space for a training's checkpoints and its model.
 
-    What is required is the least that the training will need, so that no run that could end is
-    refused; quotas are not seen.
-
-    Args:
-        folder: Where the checkpoints go; what lies there already is not needed again.
-        model: A model or an adapted one; its trainable weights are in the checkpoints.
-        optimizer: Its registered name.
-        n_saves: Checkpoints that are written at least.
-
-    Raises:
-        ConfigError: With what is needed and what is there.
+    What is required is the least that ``n_saves`` checkpoints will need, less what lies in the
+    folder already, so that no run that could end is refused; quotas are not seen. A ``ConfigError``
+    says what is needed and what is there.
     """
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     needed = least_bytes(model, optimizer=optimizer, n_saves=n_saves) - written
@@ -627,21 +577,15 @@ def least_bytes(model: nn.Module, *, optimizer: str, n_saves: int) -> int:
     own type (torch's AdamW), of 32 bits or of 8 (bitsandbytes 0.50). Nothing is assumed of other
     optimizers.
     """
-    weights = list(model.parameters())
-    tuned = [weight for weight in weights if weight.requires_grad]
-    checkpoint = _bytes(tuned) + sum(_moments(weight, optimizer) for weight in tuned)
+    tuned = [weight for weight in model.parameters() if weight.requires_grad]
     # Only what is tuned is written where the rest is frozen.
-    exported = _bytes(tuned)
-    training = min(n_saves, _AT_ONCE) * checkpoint
+    exported = sum(weight.numel() * weight.element_size() for weight in tuned)
+    checkpoint = exported + sum(_moments(weight, optimizer) for weight in tuned)
     exporting = min(n_saves, _AT_ONCE - 1) * checkpoint + exported
-    return max(training, exporting)
+    return max(min(n_saves, _AT_ONCE) * checkpoint, exporting)
 
 
 def _moments(weight: Tensor, optimizer: str) -> int:
     width = {"adamw": weight.element_size(), "paged_adamw32bit": 4}.get(optimizer, 0)
     width = 1 if optimizer in ("adamw8bit", "paged_adamw8bit") else width
     return 2 * width * weight.numel()
-
-
-def _bytes(weights: list[Any]) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in weights)

@@ -26,13 +26,7 @@ from recap.models.backbone import tiny_tokenizer
 from recap.models.batch_size import AutomaticBatchSize
 from recap.models.finetune import configured_optimizers
 from recap.models.hub import find_folder, read_model, read_tokenizer
-from recap.models.module import (
-    PLACE,
-    LabelProbabilities,
-    gather_over_devices,
-    label_probabilities,
-    seed_dropout,
-)
+from recap.models.module import LabelProbabilities, in_order, label_probabilities, seed_dropout
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING
@@ -121,8 +115,8 @@ class EncoderModule(lightning.LightningModule):
             self._keep(part, logits)
 
     def on_test_epoch_end(self) -> None:
-        """Put the label probabilities into the test set's order."""
-        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
+        """Put the label probabilities into the set's order."""
+        self.label_probabilities = in_order(self.label_probabilities)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction; the scores of a test stay."""
@@ -136,16 +130,10 @@ class EncoderModule(lightning.LightningModule):
             found.append(logits)
         return torch.cat(found)
 
-    def on_predict_epoch_end(self) -> None:
-        """Put the label probabilities into the set's order."""
-        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
+    on_predict_epoch_end = on_test_epoch_end
 
     def scores(self) -> Scores:
-        """Return the scores of the last test.
-
-        Raises:
-            RecapError: When nothing was tested.
-        """
+        """Return the scores of the last test; a ``RecapError`` where nothing was tested."""
         if not self.label_probabilities:
             raise RecapError(
                 "there are no scores before trainer.test(module, datamodule=data) has run"
@@ -170,12 +158,8 @@ class EncoderModule(lightning.LightningModule):
 def model_inputs(model: Any, batch: Batch, close_id: int) -> dict[str, Tensor]:
     """Return what an encoder is called with: ids, mask, and segments where it knows two.
 
-    The second segment is the response, so that the model can tell it from the turns before.
-
-    Args:
-        model: A ``transformers`` model for sequence classification.
-        batch: Padded rows; the one answer token of each closes its response.
-        close_id: The token that closes every turn.
+    The second segment is the response, so that the model can tell it from the turns before. The one
+    answer token of each padded row closes its response, as ``close_id`` closes every turn.
     """
     ids, last = batch.input_ids, batch.answer_mask
     # From the row's end up to each place: 0 behind the closing mark, 1 from there on.
@@ -213,10 +197,7 @@ def load_encoder(
 
     Arguments are those of :func:`recap.models.hub.find_folder`; the order of ``labels`` is the
     class index, and ``seed`` is that of the head, and of all weights of ``tiny``. The global random
-    state is left alone.
-
-    Raises:
-        ConfigError: Within seconds when there are no weights, or they are not an encoder's.
+    state is left alone. A ``ConfigError`` within seconds where there are no weights of an encoder.
     """
     source = find_folder(name=name, family="encoder", hub_id=hub_id, path=path, group="encoder")
     with torch.random.fork_rng(devices=[]):
@@ -294,12 +275,9 @@ def _longest(model: Any, tokenizer: Any) -> int:
 
 
 class EncoderInput:
-    """Turns examples into the ids that an encoder reads.
+    """Turns examples into the ids that an encoder reads, at most ``max_tokens``, marks included.
 
-    Args:
-        tokenizer: The encoder's tokenizer.
-        max_tokens: Longest input in tokens, marks included.
-        longest: Tokens that the model can read at all.
+    ``longest`` are the tokens that the model can read at all.
 
     Attributes:
         first_id: Opens an input: the tokenizer's ``cls``, else ``bos``, else what closes a turn.
@@ -339,10 +317,8 @@ class EncoderInput:
 
         All but the last id is the ``prompt``, the closing mark of the response the one token of the
         ``answer``: so :class:`recap.data.batches.DataModule` serves as it is, and its mean over
-        answer tokens is a mean over examples.
-
-        Raises:
-            DataError: When a response alone is longer than the model can read.
+        answer tokens is a mean over examples. A ``DataError`` for a response that is too long
+        alone.
         """
         counts = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
         encoded = []

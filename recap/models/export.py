@@ -81,8 +81,7 @@ _LOG = logging.getLogger(__name__)
 def read_settings(folder: Path) -> ModelSettings | None:
     """Return the settings in a model's folder, ``None`` where it has no ``recap.json``.
 
-    Raises:
-        ConfigError: When the file cannot be read, or is of another version.
+    A ``ConfigError`` where the file cannot be read, or is of another version.
     """
     file = folder / SETTINGS_FILE
     if not file.is_file():
@@ -124,18 +123,11 @@ def save_model(
     A fully tuned model becomes a Hugging Face folder, an adapted one a PEFT adapter. An adapter
     names its frozen base by hub id or folder; a base that was made on the spot (``backbone=tiny``)
     is saved beside it under ``base/``. The folder appears whole or not at all; one that is there
-    already is replaced.
+    already is replaced, and its parents have to exist.
 
     Of a model that is spread over devices, every rank calls this, and the first one writes.
-
-    Args:
-        model: A ``transformers`` causal language model, or a PEFT model around one.
-        tokenizer: Saved with its own chat template.
-        folder: Is created; its parents have to exist.
-        end_of_turn_id: Where ``generate`` stops.
-        pad_id: What ``generate`` pads with.
-        settings: Its task and limits, kept beside it as ``recap.json``.
-        card: The text of its ``README.md``, in place of the empty form that peft writes.
+    ``generate`` stops at ``end_of_turn_id``; ``settings`` are kept as ``recap.json``, and ``card``
+    as ``README.md``, in place of the empty form that peft writes.
     """
     adapted = is_adapted(model)
     alone = not adapted or not model.active_peft_config.base_model_name_or_path
@@ -272,10 +264,7 @@ def merge_adapter(
 def mean_answer_loss(
     model: Any, batches: Iterable[Batch], *, autocast: torch.dtype | None = None
 ) -> float:
-    """Return the answers' loss over all batches, the mean over their tokens in nats.
-
-    ``autocast`` is the type to compute in beside the weights' own.
-    """
+    """Return the answers' loss over all batches, the mean over their tokens in nats."""
     device = next(model.parameters()).device
     mixed = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
     total, n_tokens = 0.0, 0
@@ -317,8 +306,7 @@ def load_trained(
         settings: How each was trained.
         base: Folder or hub id of the adapters' base, where it is not where they say.
         device: ``cpu``, ``cuda`` or ``auto``: a GPU where there is one.
-        dtype: Type of the weights in memory; by default what training computed in on a GPU, and on
-            a CPU the type that the weights had.
+        dtype: Of the weights; by default what training computed in, on a CPU what the weights had.
 
     Raises:
         ConfigError: When a folder's weights or an adapter's base cannot be loaded.
@@ -367,11 +355,7 @@ def load_trained(
 def model_files(
     folder: Path, *, base: str | Path | None = None, cache: Path | None = None
 ) -> dict[str, str]:
-    """Return the :func:`model_digests` of a folder, with the base that :func:`load_trained` takes.
-
-    Raises:
-        ConfigError: When an adapter's base is not there.
-    """
+    """Return the :func:`model_digests` of a folder, with an adapter's base."""
     below = _base_folder(folder, base) if is_adapter_folder(folder) else None
     return model_digests(folder, base=below, cache=cache)
 

@@ -36,18 +36,13 @@ def apply_finetune(
     target_modules: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Any:
-    """Return the model with exactly those weights trainable that the method tunes.
+    """Return the model, changed in place, with exactly those weights trainable that are tuned.
 
-    Args:
-        model: A ``transformers`` causal language model; changed in place.
-        method: ``full``: every weight; ``lora``: adapters through ``peft``, the rest frozen;
-            ``qlora``: the same over a model that was loaded in 4 bits; ``none``: nothing.
-        rank: Rank of the adapters (paper: 8).
-        alpha: The adapters are scaled by ``alpha / rank``.
-        dropout: Dropout inside the adapters.
-        target_modules: Names of the layers that get adapters; ``None`` for all of
-            :func:`projections`.
-        seed: Of the adapters' first weights; the global random state is left alone.
+    ``full``: every weight; ``lora``: adapters through ``peft``, scaled by ``alpha / rank`` (paper:
+    a rank of 8), the rest frozen; ``qlora``: the same over a model that was loaded in 4 bits;
+    ``none``: nothing. Adapters stand beside the layers called ``target_modules``, by default all
+    :func:`projections`; ``seed`` is that of their first weights, and the global random state is
+    left alone.
 
     Raises:
         ConfigError: When the method is unknown, no layer has one of the names, or ``qlora`` meets a
@@ -101,12 +96,8 @@ def draw_adapter(name: str, like: Tensor, seed: int) -> Tensor:
     """Return the first value of an adapter's factor, the same in whatever order factors are drawn.
 
     The distributions are peft's own (0.21): the first factor uniform within 1 / sqrt(fan in), the
-    second zero, so that an adapter changes nothing to begin with.
-
-    Args:
-        name: Name of the parameter.
-        like: Gives shape and type; its values, and whether it has any, do not matter.
-        seed: Together with the name, of the random numbers.
+    second zero, so that an adapter changes nothing to begin with. The parameter's name and the seed
+    make the random numbers; the values of ``like``, and whether it has any, do not matter.
     """
     if ".lora_B." in name:
         return torch.zeros(like.shape, dtype=like.dtype)
@@ -196,11 +187,7 @@ SCHEDULERS: Registry[Callable[..., LRScheduler]] = Registry("scheduler")
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
-    """Return the optimizer over a model's trainable weights.
-
-    Raises:
-        UnknownNameError: When no optimizer has that name.
-    """
+    """Return the optimizer over a model's trainable weights."""
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     matrices = [weight for weight in trainable if weight.ndim >= 2]
     vectors = [weight for weight in trainable if weight.ndim < 2]
@@ -219,11 +206,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
 def build_scheduler(
     optimizer: Optimizer, settings: SchedulerConfig, *, n_steps: int
 ) -> LRScheduler:
-    """Return the schedule over ``n_steps`` optimizer steps, to be advanced after each.
-
-    Raises:
-        UnknownNameError: When no schedule has that name.
-    """
+    """Return the schedule over ``n_steps`` optimizer steps, to be advanced after each."""
     n_warmup_steps = math.ceil(settings.warmup_fraction * n_steps)
     return SCHEDULERS.get(settings.name)(optimizer, n_steps=n_steps, n_warmup_steps=n_warmup_steps)
 
@@ -269,38 +252,21 @@ OPTIMIZERS.register("paged_adamw8bit")(_bitsandbytes("PagedAdamW8bit"))
 OPTIMIZERS.register("paged_adamw32bit")(_bitsandbytes("PagedAdamW32bit"))
 
 
-def _warmed_up(
-    optimizer: Optimizer, n_warmup_steps: int, after: Callable[[int], float]
-) -> LRScheduler:
-    def factor(step: int) -> float:
-        return step / n_warmup_steps if step < n_warmup_steps else after(step)
+def _schedule(fall: Callable[[float], float]) -> Callable[..., LRScheduler]:
+    """Return what builds a linear warm-up, and then ``fall`` of the share of steps behind it."""
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    def build(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
+        def factor(step: int) -> float:
+            if step < n_warmup_steps:
+                return step / n_warmup_steps
+            return fall(min(1.0, (step - n_warmup_steps) / max(1, n_steps - n_warmup_steps)))
 
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
-def _progress(step: int, n_steps: int, n_warmup_steps: int) -> float:
-    return min(1.0, (step - n_warmup_steps) / max(1, n_steps - n_warmup_steps))
-
-
-@SCHEDULERS.register("cosine")
-def cosine(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
-    """Return a linear warm-up followed by half a cosine down to zero."""
-    return _warmed_up(
-        optimizer,
-        n_warmup_steps,
-        lambda step: 0.5 * (1.0 + math.cos(math.pi * _progress(step, n_steps, n_warmup_steps))),
-    )
+    return build
 
 
-@SCHEDULERS.register("linear")
-def linear(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
-    """Return a linear warm-up followed by a straight line down to zero."""
-    return _warmed_up(
-        optimizer, n_warmup_steps, lambda step: 1.0 - _progress(step, n_steps, n_warmup_steps)
-    )
-
-
-@SCHEDULERS.register("constant")
-def constant(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
-    """Return a linear warm-up to a rate that then stays."""
-    return _warmed_up(optimizer, n_warmup_steps, lambda step: 1.0)
+# Half a cosine down to zero, a straight line down to zero, and a rate that stays.
+SCHEDULERS.register("cosine")(_schedule(lambda done: 0.5 * (1.0 + math.cos(math.pi * done))))
+SCHEDULERS.register("linear")(_schedule(lambda done: 1.0 - done))
+SCHEDULERS.register("constant")(_schedule(lambda done: 1.0))

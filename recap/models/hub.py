@@ -34,21 +34,16 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 GGUF = ".gguf"
 """How the name of a model in llama.cpp's format ends."""
 
-NOT_NEEDED = (
-    *("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx"),
-    *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"),
-)
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+NOT_NEEDED = ("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx", *_PICKLES, "*.py")
 """The same weights in other formats, those that are programs among them, and programs."""
 
 
 def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") -> Path:
     """Return where a model's files are on this machine; fetch them when they can be had.
 
-    Args:
-        hub_id: Such as ``Qwen/Qwen2.5-7B-Instruct``.
-        name: The model's name, for messages.
-        family: ``qwen2`` or ``llama``, whose license has to be accepted.
-        group: The options that it is chosen by, for messages.
+    Name and ``group`` (the options that it is chosen by) stand in messages; the license of the
+    ``family`` ``llama`` has to be accepted.
 
     Raises:
         ConfigError: When the files are not here and cannot be fetched; within seconds when the hub
@@ -121,12 +116,8 @@ def find_folder(
 ) -> Path | None:
     """Return the folder to load a model from, ``None`` for ``tiny``, which is made on the spot.
 
-    Args:
-        name: The model's name.
-        family: As for :func:`hub_folder`.
-        hub_id: Looked for in the local cache first, then on the hub.
-        path: A folder in Hugging Face's format, or a file in llama.cpp's; goes before ``hub_id``.
-        group: The options that it is chosen by, for messages.
+    A ``path`` (a folder in Hugging Face's format, a file in llama.cpp's) goes before ``hub_id``,
+    which is looked for in the local cache first; see :func:`hub_folder`.
 
     Raises:
         ConfigError: Before anything slow, when there are no weights, or they are a pickle.
@@ -180,15 +171,13 @@ def local_path(path: str | Path) -> Path:
     return beside if beside.exists() else given
 
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WITHOUT_CODE = {"local_files_only": True, "trust_remote_code": False}
 
 
 def read_model_config(folder: str | Path) -> Any:
     """Return the ``transformers`` configuration that ``config.json`` describes.
 
-    Raises:
-        ConfigError: When it cannot be read, or names code to run.
+    A ``ConfigError`` where it cannot be read, or names code to run.
     """
     from transformers import AutoConfig
 
@@ -202,11 +191,7 @@ def read_model_config(folder: str | Path) -> Any:
 
 
 def read_tokenizer(folder: str | Path) -> Any:
-    """Return the tokenizer of a folder.
-
-    Raises:
-        ConfigError: When it cannot be read, or names code to run.
-    """
+    """Return the tokenizer of a folder; a ``ConfigError`` for a bad one, or for code to run."""
     from transformers import AutoTokenizer
 
     auto_tokenizer: Any = AutoTokenizer
@@ -217,13 +202,7 @@ def read_tokenizer(folder: str | Path) -> Any:
 def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
     """Return what ``auto_model.from_pretrained`` makes of ``*.safetensors``, or of a GGUF file.
 
-    Args:
-        auto_model: One of the ``AutoModel`` classes of ``transformers``.
-        folder: A whole model, as :func:`find_folder` returns it.
-        options: Further arguments.
-
-    Raises:
-        ConfigError: When the weights cannot be read, or the folder names code to run.
+    A ``ConfigError`` where the weights cannot be read, or the folder names code to run.
     """
     read_model_config(folder)
     mend = "it has to hold config.json, *.safetensors and the tokenizer's files"
@@ -239,11 +218,7 @@ def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
 
 
 def _where(source: str | Path) -> dict[str, Any]:
-    """Return what ``from_pretrained`` takes for a folder, or for a GGUF file.
-
-    Raises:
-        ConfigError: When the package that reads such files is not there.
-    """
+    """Return what ``from_pretrained`` takes for a folder, or for a GGUF file."""
     path = Path(source)
     if path.suffix != GGUF:
         return {"pretrained_model_name_or_path": path, **_WITHOUT_CODE}
@@ -271,8 +246,7 @@ def silence_bitsandbytes() -> None:
 def read_adapter(model: Any, folder: Path, *, name: str = "default") -> Any:
     """Return a PEFT model: a base, or one that has adapters, with the adapter of a folder.
 
-    Raises:
-        ConfigError: When the adapter's weights are a pickle, cannot be read, or do not fit.
+    A ``ConfigError`` where its weights are a pickle, cannot be read, or do not fit.
     """
     silence_bitsandbytes()
     from peft import PeftModel

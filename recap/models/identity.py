@@ -36,17 +36,11 @@ def model_digests(
 ) -> dict[str, str]:
     """Return the SHA-256 of every file that a model's answers may depend on, by name.
 
-    That is all but cards, hidden files and what is never read (pickles, programs). Names and
-    digests do not say where the folder lies: places that configurations name are left out.
-
-    Args:
-        folder: The model's, or an adapter's.
-        base: The folder of an adapter's base, whose files are named ``base/...``.
-        cache: Keeps digests: a file is read again when its path, with links followed, its size, its
-            mtime or its ctime is another one. Without one, or a spoiled one, everything is read.
-
-    Raises:
-        OSError: When a file cannot be read.
+    That is all but cards, hidden files and what is never read (pickles, programs); the files of an
+    adapter's ``base`` are named ``base/...``. Names and digests do not say where the folder lies:
+    places that configurations name are left out. A ``cache`` keeps digests: a file is read again
+    when its path, with links followed, its size, its mtime or its ctime is another one. Without
+    one, or a spoiled one, everything is read.
     """
     files = {f"base/{name}": file for name, file in _files_of(base)} if base else {}
     files |= dict(_files_of(folder))

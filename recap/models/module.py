@@ -54,8 +54,6 @@ def label_probabilities(batch: Batch, rows: Iterable[Iterable[float]]) -> list[L
 
 
 T = TypeVar("T")
-PLACE = attrgetter("index")
-"""An example's place in its set."""
 
 
 def gather_over_devices(share: Sequence[T]) -> list[T]:
@@ -65,6 +63,11 @@ def gather_over_devices(share: Sequence[T]) -> list[T]:
         shares = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(shares, list(share))
     return list(itertools.chain.from_iterable(shares))
+
+
+def in_order(share: Sequence[T]) -> list[T]:
+    """Return what all devices have found of a set's examples, in the order of the set."""
+    return sorted(gather_over_devices(share), key=attrgetter("index"))
 
 
 def seed_dropout(*numbers: int) -> None:
@@ -233,7 +236,7 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the answers of all devices and log the scores."""
-        self.generations = sorted(gather_over_devices(self.generations), key=PLACE)
+        self.generations = in_order(self.generations)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
         self.log_dict(logged, sync_dist=True)
@@ -256,14 +259,10 @@ class ResponseModule(lightning.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Gather the label probabilities of all devices."""
-        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
+        self.label_probabilities = in_order(self.label_probabilities)
 
     def scores(self) -> Scores:
-        """Return the scores of the last test, over all devices.
-
-        Raises:
-            RecapError: When nothing was tested.
-        """
+        """Return the scores of the last test, over all devices; a ``RecapError`` without one."""
         if not self.generations:
             raise RecapError(
                 "there are no scores before trainer.test(module, datamodule=data) has run"

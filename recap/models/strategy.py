@@ -32,10 +32,8 @@ from recap.models.finetune import causal_model
 def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> Strategy | str:
     """Return what ``lightning.Trainer(strategy=)`` takes.
 
-    Args:
-        name: ``fsdp``, or ``auto`` or ``ddp``, which for several devices are the same.
-        world_size: Devices over all machines.
-        cpu_offload: Whether ``fsdp`` keeps shares and optimizer state in the host's memory.
+    ``auto`` and ``ddp`` are the same for several devices; ``cpu_offload`` has ``fsdp`` keep shares
+    and optimizer state in the host's memory.
     """
     if name == "fsdp":
         return ShardedStrategy(world_size=world_size, cpu_offload=cpu_offload)
@@ -133,16 +131,9 @@ def shard(
     """Spread the weights of a model over the devices of a mesh, one decoder layer at a time.
 
     Each layer is a group of its own, gathered when it computes; embeddings, last norm and output
-    layer, which may be tied, are the group of ``module``, through whose ``forward`` everything has
-    to be computed.
-
-    Args:
-        module: Holds the model; changed in place.
-        model: A ``transformers`` causal language model, or a PEFT model around one.
-        mesh: One-dimensional.
-        cpu_offload: Whether shares are kept in the host's memory.
-        weights: Where the values of a model on the meta device come from: read a layer at a time,
-            so that no rank ever holds more than its shares and one layer.
+    layer, which may be tied, are the group of ``module``, which holds the model, and through whose
+    ``forward`` everything has to be computed. ``weights`` of a model on the meta device are read a
+    layer at a time, so that no rank ever holds more than its shares and one layer.
     """
     options: dict[str, Any] = {"mesh": mesh}
     if cpu_offload:

@@ -18,13 +18,8 @@ MAX_ITERATIONS = 1000
 def example_text(example: Example, *, context: Context = "response") -> str:
     """Return the text of an example that a bag of words is made of, a line for each turn.
 
-    Args:
-        example: The example.
-        context: ``"response"`` alone, with the ``"intervention"`` (the counselor's last turn)
-            before it, or with the ``"full"`` history before it.
-
-    Raises:
-        ConfigError: For another context.
+    ``context`` is the ``"response"`` alone, with the ``"intervention"`` (the counselor's last turn)
+    before it, or with the ``"full"`` history before it; a ``ConfigError`` for another one.
     """
     if context == "response":
         before: list[str] = []
@@ -48,16 +43,10 @@ def tfidf_probabilities(
 ) -> list[dict[str, float]]:
     """Return a probability for each training label and test text.
 
-    From TF-IDF and multinomial logistic regression (scikit-learn).
-
-    Args:
-        train_texts: Texts to learn from; the vocabulary is theirs alone.
-        train_labels: One label for each of them.
-        test_texts: Texts to label.
-        analyzer: ``"word"`` takes words and pairs of words, one-letter words included; ``"char"``
-            one to three characters, for Chinese, which writes no spaces.
-        class_weight: ``"balanced"`` weighs classes inversely to their frequency.
-        seed: For the solver.
+    From TF-IDF over the words of the training texts, and multinomial logistic regression
+    (scikit-learn). The analyzer ``"word"`` takes words and pairs of words, one-letter words
+    included; ``"char"`` one to three characters, for Chinese, which writes no spaces. The class
+    weight ``"balanced"`` weighs classes inversely to their frequency; ``seed`` is the solver's.
 
     Raises:
         ConfigError: For another analyzer.

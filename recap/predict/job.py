@@ -34,7 +34,7 @@ from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
-from recap.data.utterances import state_file
+from recap.data.utterances import read_utterances, state_file
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_files
 from recap.models.identity import DIGESTS_FILE, changed_files
@@ -50,7 +50,6 @@ from recap.predict.output import (
     row_of,
     table_columns,
     table_row,
-    utterances_in,
     without_text,
     write_workbook,
 )
@@ -95,11 +94,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """Return the part that ``i/n`` names.
-
-    Raises:
-        ConfigError: When it names none.
-    """
+    """Return the part that ``i/n`` names; a ``ConfigError`` when it names none."""
     found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     if found is None or not int(found[1]) < int(found[2]):
         raise ConfigError(
@@ -171,9 +166,7 @@ class Prepared:
 def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     """Return what is known of a job before anything is written.
 
-    Args:
-        job: What is to be done.
-        known: The same of another part of the same input, which spares reading it again.
+    What is ``known`` of another part of the same input spares reading it again.
 
     Raises:
         DataError: When the input is at fault.
@@ -225,7 +218,7 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
     data = job.data
     digest = _digest_of([existing_file(file) for file in job.files])
     cache = job.output.parent / DIGESTS_FILE
-    models = {
+    files = {
         f"{stage}/{name}": digest
         for stage in STAGES
         if (path := job.detector.get(stage)) is not None
@@ -245,7 +238,7 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
             "no_intervention": data.no_intervention,
             "options": dict(data.options),
         },
-        "model_files": models,
+        "model_files": files,
         "detector": {k: v for k, v in job.detector.items() if k not in apart},
         "replace_text": job.replace_text,
     }
@@ -278,14 +271,9 @@ def _read_state(path: Path) -> dict[str, Any] | None:
 
 
 def _refuse_input(job: AnnotationJob) -> None:
-    """Refuse to write over the input.
-
-    Raises:
-        ConfigError: When a file that would be written is the input.
-    """
-    for written in (
-        *(job.output, job.part, job.rows, state_file(job.part), rejects_file(job.part)),
-    ):
+    """Refuse to write over the input."""
+    beside = (state_file(job.part), rejects_file(job.part))
+    for written in (job.output, job.part, job.rows, *beside):
         for file in (job.input, *job.files):
             both_there = written.exists() and file.exists()
             if written.resolve() == file.resolve() or (both_there and written.samefile(file)):
@@ -304,11 +292,7 @@ def _refuse_input(job: AnnotationJob) -> None:
 def _refuse_other(
     job: AnnotationJob, state: Mapping[str, Any] | None, identity: Mapping[str, Any]
 ) -> None:
-    """Refuse an output that was not made by this job.
-
-    Raises:
-        ConfigError: Naming what differs.
-    """
+    """Refuse an output that was not made by this job, naming what differs."""
     if state is None:
         if job.resume and job.part.exists() and job.part.stat().st_size:
             raise ConfigError(
@@ -391,17 +375,10 @@ def annotate_file(
     """Annotate a file, going on from what is there already, and return what became of it.
 
     The output is appended to in whole windows, each of them on the disk before the next begins.
-
-    Args:
-        job: What to do.
-        listener: Follows it.
-        detector: The loaded models, where they are.
-        known: What is known of the input already.
-        fill: Writes the rows; by default this process does.
-
-    Raises:
-        DataError: When the input is at fault, or changes while it is read.
-        ConfigError: When the output is another one's, or options do not fit the models.
+    ``detector`` are the loaded models, and ``known`` is what is known of the input, where that is
+    so already; ``fill`` writes the rows, by default in this process. A ``DataError`` for an input
+    at fault, or one that changes while it is read; a ``ConfigError`` for an output that is another
+    one's.
     """
     listener = listener or AnnotationListener()
     began = time.monotonic()
@@ -447,11 +424,7 @@ def annotate_file(
 
 
 def _is_complete(job: AnnotationJob, prepared: Prepared, total: int) -> bool:
-    """Return whether the output is finished.
-
-    Raises:
-        ConfigError: When it is an Excel file that was changed since, or a sheet has too few rows.
-    """
+    """Return whether the output is finished; refuse Excel files that cannot be."""
     size = job.part.stat().st_size if job.part.is_file() else None
     done = prepared.complete_bytes is not None and prepared.complete_bytes == size
     if done or job.rows == job.part:
@@ -485,16 +458,23 @@ def _fill(
         )
     examples = _from(job.data, first + found, file if found else None)
     file.cut()
+    if found == total:
+        return found, {}
+    detector = detector or Detector.from_pretrained(**job.detector)
+    listener.began(found, total)
     outcomes: Counter[str] = Counter()
-    if found < total:
-        detector = detector or Detector.from_pretrained(**job.detector)
-        listener.began(found, total)
-        before = Counter(detector.shortened)
-        for annotations in _windows(job, examples, total - found, prepared, detector, file):
-            outcomes.update(map(outcome_of, annotations))
-            listener.advanced(len(annotations))
-        lost = detector.shortened - before
-        outcomes.update({f"lost {name}": n for name, n in lost.items()})
+    wanted, before = total - found, Counter(detector.shortened)
+    while wanted:
+        taken = list(islice(examples, min(prepared.window, wanted)))
+        if not taken:
+            raise DataError(f"{file.path}: the input became shorter while it was read")
+        annotations = detector.annotate(taken)
+        file.append(_rows(job, prepared, zip(taken, annotations, strict=True)))
+        wanted -= len(taken)
+        outcomes.update(map(outcome_of, annotations))
+        listener.advanced(len(taken))
+    lost = detector.shortened - before
+    outcomes.update({f"lost {name}": n for name, n in lost.items()})
     return found, dict(outcomes)
 
 
@@ -504,25 +484,6 @@ def _part_of(job: AnnotationJob, prepared: Prepared) -> tuple[int, int]:
     windows = (job.shard or Shard(index=0, count=1)).windows(-(-utterances // window))
     first = windows.start * window
     return first, max(0, min(windows.stop * window, utterances) - first)
-
-
-def _windows(
-    job: AnnotationJob,
-    examples: Iterator[Example],
-    wanted: int,
-    prepared: Prepared,
-    detector: Detector,
-    file: AnnotationFile,
-) -> Iterator[list[Annotation]]:
-    """Annotate and write window after window."""
-    while wanted:
-        taken = list(islice(examples, min(prepared.window, wanted)))
-        if not taken:
-            raise DataError(f"{file.path}: the input became shorter while it was read")
-        annotations = detector.annotate(taken)
-        file.append(_rows(job, prepared, zip(taken, annotations, strict=True)))
-        wanted -= len(taken)
-        yield annotations
 
 
 def _rows(
@@ -539,7 +500,7 @@ def _rows(
 def _from(data: DataConfig, start: int, file: AnnotationFile | None) -> Iterator[Example]:
     """Return the utterances from the ``start``-th on; the one before is the file's last row."""
     issues = IssueLog(str(data.path))
-    examples = _forgetting(utterances_in(data, issues), issues)
+    examples = _forgetting(read_utterances(data, issues), issues)
     last = deque(islice(examples, start), maxlen=1)
     if file is not None and last:
         file.check_last(last[0].id)

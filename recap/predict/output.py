@@ -14,7 +14,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,10 +76,7 @@ def table_row(
 ) -> dict[str, Any]:
     """Return a row with what a reader of a spreadsheet looks for in columns of its own.
 
-    Args:
-        row: As :func:`row_of` has it.
-        example: The utterance.
-        probabilities: As :func:`label_columns` has them.
+    The ``probabilities`` are those of :func:`label_columns`.
     """
     said = (turn.text for turn in reversed(example.history) if turn.speaker == "counselor")
     found = row["probabilities"] or {}
@@ -189,10 +186,7 @@ class Kept:
 def whole_windows(path: Path, *, window: int, header: bool) -> Kept:
     """Return how many rows stand in whole windows at the beginning of a file, in bytes too.
 
-    Args:
-        path: Is read a piece at a time.
-        window: Rows that are written together.
-        header: Whether the file is CSV: a first line with names, and line ends inside quotes.
+    A file with a ``header`` is CSV: a first line with names, and line ends inside quotes.
     """
     head = int(header)
     lines, at, end_before, inside = 0, 0, 0, 0
@@ -221,13 +215,7 @@ def whole_windows(path: Path, *, window: int, header: bool) -> Kept:
 class AnnotationFile:
     """An output that is locked while it is written, and cut to whole windows when it is opened.
 
-    Args:
-        path: Ends with ``.jsonl`` or ``.csv``.
-        columns: Of the CSV file.
-        window: Rows that are written together.
-
-    Raises:
-        ConfigError: When another process is writing it, or it cannot be written.
+    A ``ConfigError`` where another process is writing it, or it cannot be written.
     """
 
     def __init__(self, path: Path, *, columns: tuple[str, ...], window: int) -> None:
@@ -253,22 +241,13 @@ class AnnotationFile:
         """Close the file, which gives it free."""
         self._file.close()
 
-    @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        return os.fstat(self._file.fileno()).st_size
-
     def find_kept(self) -> Kept:
         """Return the whole windows that are there; nothing is changed."""
         self.kept = whole_windows(self.path, window=self._window, header=self._columns is not None)
         return self.kept
 
     def check_last(self, identifier: str) -> None:
-        """Check that the last row kept is about the utterance of this id.
-
-        Raises:
-            DataError: When it is not, or that row is none of this command's.
-        """
+        """Check that the last row kept is about the utterance of this id."""
         expected = identifier if self._columns is None else protect_cell(identifier)
         # CSV writes what UTF-8 cannot hold in another way; ids with it are not compared.
         if not expected.isprintable():
@@ -331,11 +310,7 @@ class AnnotationFile:
 
 
 def is_csv(path: Path) -> bool:
-    """Return whether the rows of an output are CSV, as an Excel file's are until all are there.
-
-    Raises:
-        ConfigError: When it is of none of the formats, or Excel files cannot be written here.
-    """
+    """Return whether the rows of an output are CSV, as an Excel file's are until all are there."""
     ending = path.suffix.lower()
     if ending not in (".jsonl", ".csv", ".xlsx"):
         raise ConfigError(f"output={path}: has to end with .jsonl, .csv or .xlsx")
@@ -351,12 +326,9 @@ _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")
 
 
 def write_workbook(path: Path, rows: Path, *, texts: Collection[str]) -> list[str]:
-    """Write an Excel file of rows that stand in a CSV file; return what it has no room for.
+    """Write an Excel file, whole, of rows that stand in a CSV file; return what it has no room for.
 
-    Args:
-        path: Is written whole, or stays as it was.
-        rows: The CSV file.
-        texts: Columns whose cells are texts, also where they look like numbers.
+    The cells of the columns ``texts`` are texts, also where they look like numbers.
     """
     limit = csv.field_size_limit(1 << 30)
     try:
@@ -392,18 +364,6 @@ MOST_COLUMNS = 1000
 """Columns of a CSV output; keys that are all different belong into ``meta``."""
 
 
-def utterances_in(data: DataConfig, issues: IssueLog) -> Iterator[Example]:
-    """Yield the client utterances of a file; see :func:`recap.data.utterances.read_utterances`."""
-    return read_utterances(
-        reader=data.reader,
-        path=None if data.path is None else Path(data.path),
-        issues=issues,
-        merge_adjacent=data.merge_adjacent,
-        no_intervention=data.no_intervention,
-        options=data.options,
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
     """What an input holds.
@@ -431,14 +391,9 @@ class Checked:
 def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
     """Read an input once, in constant memory.
 
-    Args:
-        data: The input, and how it is read.
-        rejects: Where the faults of rows that are left out are written, one a line, if there are
-            any.
-
-    Raises:
-        DataError: When rows are at fault and ``on_error`` is ``fail``, after all of them were met,
-            or when nothing is left to annotate.
+    The faults of rows that are left out go to ``rejects``, one a line, if there are any. A
+    ``DataError`` for rows at fault under ``on_error=fail``, after all of them were met, or where
+    nothing is left to annotate.
     """
     file = str(data.path)
     issues = IssueLog(file)
@@ -457,7 +412,7 @@ def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
                 written.writelines(f"{fault}\n" for fault in taken)
         return len(taken)
 
-    for example in utterances_in(data, issues):
+    for example in read_utterances(data, issues):
         utterances += 1
         _note_columns(columns, example)
         n_faults += note_faults()

@@ -59,9 +59,6 @@ def annotate_over_ray(
     Workers write parts beside the output and go on from what is there of them, so a stopped run is
     taken up; at the end the parts are joined and removed. All machines have to see the same files
     under the same paths.
-
-    Raises:
-        ConfigError: When Ray is not installed, or as :func:`recap.predict.job.annotate_file`.
     """
     if find_spec("ray") is None:
         raise ConfigError(

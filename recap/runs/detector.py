@@ -30,11 +30,7 @@ from recap.tasks.task import Task
 def stage_folders(
     model: str | Path | None, binary: str | Path | None, fine_grained: str | Path | None
 ) -> list[str | Path]:
-    """Return the folders of the stages, in their order.
-
-    Raises:
-        ConfigError: When neither one model nor both stages are named.
-    """
+    """Return the folders of the stages, in their order; a ``ConfigError`` for a half cascade."""
     if model is not None and binary is None and fine_grained is None:
         return [model]
     if model is None and binary is not None and fine_grained is not None:
@@ -45,8 +41,7 @@ def stage_folders(
 def find_gate(first: Task, second: Task) -> str:
     """Return the label of the first stage that the second stage's labels lie below.
 
-    Raises:
-        ConfigError: When there is none.
+    A ``ConfigError`` where there is none.
     """
     above = [set(second.taxonomy.lineage(label)[1:]) for label in second.labels]
     gates = [label for label in first.labels if all(label in names for names in above)]
@@ -62,11 +57,7 @@ def find_gate(first: Task, second: Task) -> str:
 def one_label(
     threshold: float | Mapping[str, float] | None,
 ) -> float | tuple[str, float] | None:
-    """Return a threshold as a value that can be compared.
-
-    Raises:
-        ConfigError: When it names several labels, or none.
-    """
+    """Return a threshold as a value that can be compared; a ``ConfigError`` for several labels."""
     if not isinstance(threshold, Mapping):
         return threshold
     if len(threshold) != 1:
@@ -79,13 +70,9 @@ def first_label_threshold(
 ) -> float | None:
     """Return from which probability on the first of two labels is decided for.
 
-    Args:
-        threshold: Of a named label; without a name, of the gate, else of the first label.
-        task: Of the first stage.
-        gate: The label that leads on to the second stage, if there is one.
-
-    Raises:
-        ConfigError: When the task has no such label or not two, or the number is no probability.
+    The threshold is of a named label; without a name, of the ``gate`` that leads on to the second
+    stage, else of the first label of the first stage's task. A ``ConfigError`` where the task has
+    no such label or not two, or the number is no probability.
     """
     if threshold is None:
         return None
@@ -144,13 +131,9 @@ def print_outcomes(
 ) -> None:
     """Print what became of ``n`` client turns, and what to do about it.
 
-    Args:
-        console: Where to.
-        outcomes: How often each of :func:`outcome_of` came.
-        n: All turns, also those that were annotated earlier and have no outcome.
-        where: What has the texts of the answers.
-        also: What else is to be said in a word.
-        before: Stands in front of every line.
+    ``outcomes`` says how often each of :func:`outcome_of` came; turns that were annotated earlier
+    have none. ``where`` has the texts of the answers, ``also`` is to be said too, and ``before``
+    stands in front of every line.
     """
     labels, skipped, invalid = (count_of(outcomes, k) for k in ("label", "skipped", "invalid"))
     left_out = ", ".join(f"{count} skipped ({why})" for why, count in sorted(skipped.items()))
@@ -175,13 +158,8 @@ class Detector:
     """Says of client turns which behavior they show; :meth:`from_pretrained` loads one.
 
     With two stages, the first tells resistance from collaboration, and the second names the
-    behavior of what was judged resistant.
-
-    Args:
-        found: The models' folders and what they were taught, in the order of the stages.
-        trained: The loaded models.
-        options: How they are asked.
-        merge_adjacent: Whether several turns of one speaker in a row are read as one.
+    behavior of what was judged resistant. The models' folders, with what they were taught, and the
+    loaded models come in the order of the stages.
 
     Attributes:
         shortened: ``truncated_examples``, prompts so far that lost turns, and ``dropped_turns``.
@@ -353,11 +331,7 @@ class Detector:
         return Session(self, session)
 
     def prompt_ids(self, talk: Talk) -> tuple[int, ...]:
-        """Return the token ids that the (first) model sees for the last client turn.
-
-        Raises:
-            DataError: When no client turn says anything.
-        """
+        """Return the token ids that the (first) model sees for the last client turn."""
         spoken = [e for e in self.utterances(talk, 0) if e.response.strip()]
         if not spoken:
             raise DataError("the dialogue has no client turn with a text, so there is no prompt")
@@ -464,10 +438,6 @@ class Session:
     of :meth:`recap.runs.detector.Detector.predict` on the dialogue so far. When a client says
     several things in a row, each annotation takes in what was said since the counselor spoke: the
     last of them is the one that the whole dialogue has.
-
-    Args:
-        detector: Gives the answers; :meth:`~recap.runs.detector.Detector.session` makes one.
-        session: Name of the dialogue.
     """
 
     def __init__(self, detector: Detector, session: str = "session") -> None:
@@ -485,14 +455,9 @@ class Session:
     def add(self, speaker: str, text: str, *, id: str | None = None) -> Annotation | None:  # noqa: A002
         """Add a turn; return its annotation, ``None`` when it is not the client's.
 
-        Args:
-            speaker: ``client`` or ``counselor``, a usual name of either (therapist, 来访者), or
-                ``other`` for whoever else speaks.
-            text: What was said.
-            id: Of the turn; by default ``<session>:<index>``.
-
-        Raises:
-            DataError: When the speaker is not known.
+        The speaker is ``client`` or ``counselor``, a usual name of either (therapist, 来访者), or
+        ``other`` for whoever else speaks, else a ``DataError``; by default the turn's id is
+        ``<session>:<index>``.
         """
         voice = self._names.find(speaker)
         if voice is None:

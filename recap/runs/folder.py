@@ -114,13 +114,10 @@ def open_run_folder(
     prompted: Mapping[str, Any] | None = None,
     write: bool = True,
 ) -> RunFolder:
-    """Return the folder of a run, created when missing.
+    """Return the folder of a run, created when missing, with its config.yaml.
 
-    Args:
-        config: Names it, and is kept in it.
-        prompted: What config.yaml holds besides for a prompted system; keys of
-            :data:`PROMPTED_KEYS`.
-        write: Whether to write; false in the other processes of a run on several devices.
+    A ``prompted`` system has keys of :data:`PROMPTED_KEYS` there besides; the other processes of a
+    run on several devices do not ``write``.
 
     Raises:
         ConfigError: When the folder holds a run with other result-changing options, naming them.
@@ -142,11 +139,7 @@ def open_run_folder(
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Return the configuration that a run folder was made with, less :data:`PROMPTED_KEYS`.
-
-    Raises:
-        DataError: When the folder holds none.
-    """
+    """Return the configuration that a run was made with, less :data:`PROMPTED_KEYS`."""
     file = folder / "config.yaml"
     if not file.is_file():
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
@@ -177,11 +170,7 @@ def best_fold(folder: RunFolder) -> FoldFolder | None:
 
 
 def model_folder(folder: RunFolder) -> Path:
-    """Return the model that a run stands for: ``final``, else that of the best fold.
-
-    Raises:
-        ConfigError: When there is no such model, or it was not kept.
-    """
+    """Return the model that a run stands for: ``final``, else that of the best fold."""
     if folder.final.model.is_dir():
         return folder.final.model
     best = best_fold(folder)
@@ -217,11 +206,7 @@ def remove_models(folder: RunFolder, *, keep: Literal["all", "best", "none"]) ->
 
 
 def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
-    """Check that data and partition are those that the folder's finished folds were made with.
-
-    Raises:
-        DataError: When one of them has changed since.
-    """
+    """Refuse a folder whose finished folds were made with other data or another partition."""
     manifest = folder.read_manifest()
     for name, value in hashes.items():
         if manifest.get(name, value) != value:
@@ -234,10 +219,9 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs; see :func:`lock`.
+    """Keep other processes out of a folder while the block runs.
 
-    Raises:
-        ConfigError: When another process is in it and ``wait`` is false.
+    ``wait`` for one that is in it already; else a ``ConfigError``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open_lock(folder / ".lock") as file:

@@ -25,18 +25,14 @@ from recap.system.files import write_atomic
 
 
 class SpeedMeter:
-    """Counts examples, their tokens (of prompts and answers), and the seconds spent on them.
-
-    Args:
-        clock: Returns seconds; for tests.
-    """
+    """Counts examples, their tokens (of prompts and answers), and the seconds spent on them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since: float | None = None
         self._seconds = 0.0
-        self._examples = 0
-        self._tokens = 0
+        self.counts = (0, 0)
+        """Examples and tokens since the last :meth:`take`."""
 
     def start(self) -> None:
         """Let the clock run, if it does not run already."""
@@ -51,24 +47,15 @@ class SpeedMeter:
 
     def add(self, *, examples: int, tokens: int) -> None:
         """Count what was just trained on."""
-        self._examples += examples
-        self._tokens += tokens
-
-    def counts(self) -> tuple[int, int]:
-        """Return the examples and tokens since the last :meth:`take`."""
-        return self._examples, self._tokens
+        self.counts = (self.counts[0] + examples, self.counts[1] + tokens)
 
     def take(self, counts: tuple[float, float] | None = None) -> tuple[float, float]:
-        """Return the examples and tokens a second since the last call, and begin again.
-
-        Args:
-            counts: Examples and tokens of all devices, where there are more than this one.
-        """
+        """Return the examples and tokens a second since the last call, and begin again."""
         running = self._since is not None
         self.stop()
-        examples, tokens = counts or self.counts()
+        examples, tokens = counts or self.counts
         seconds = max(self._seconds, 1e-9)
-        self._examples, self._tokens, self._seconds = 0, 0, 0.0
+        self.counts, self._seconds = (0, 0), 0.0
         if running:
             self.start()
         return examples / seconds, tokens / seconds
@@ -147,15 +134,9 @@ COLUMNS = tuple(HistoryRow.__dataclass_fields__)
 class History(Callback):
     """Keeps the history of one training, writes it to a file, and tells a tracker.
 
-    Its rows travel in the checkpoint, so that a resumed training ends with the history of an
-    uninterrupted one (speed and memory apart). Validation and saving do not count as training time.
-
-    Args:
-        path: Where history.csv goes.
-        tracker: Told of every row.
-        every_steps: Optimizer steps between two rows of the training loss.
-        finite: Counts the steps that were skipped.
-        clock: Returns seconds; for tests.
+    Its rows, one every ``every_steps`` optimizer steps and one a validation, travel in the
+    checkpoint, so that a resumed training ends with the history of an uninterrupted one (speed and
+    memory apart). Validation and saving do not count as training time.
     """
 
     def __init__(
@@ -210,7 +191,7 @@ class History(Callback):
         step = trainer.global_step
         if not batch.plan.ends_step or step % self._every_steps:
             return
-        self.speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
+        self.speed = self._meter.take(_over_devices(trainer, self._meter.counts))
         self._add(trainer, "train", trainer.callback_metrics["train_loss"], self.speed)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -272,8 +253,7 @@ class History(Callback):
 def read_history(path: Path) -> tuple[HistoryRow, ...]:
     """Return the rows of a history.csv, none where nothing was trained.
 
-    Raises:
-        DataError: When it cannot be read.
+    A ``DataError`` where it cannot be read.
     """
     if not path.is_file():
         return ()
@@ -335,11 +315,7 @@ class EpochClock(Callback):
 
 
 class TrainingBar(RichProgressBar):
-    """Shows an epoch's batches, and beside them how the whole training goes.
-
-    Args:
-        history: Measures the speed.
-    """
+    """Shows an epoch's batches, and beside them how the whole training goes."""
 
     def __init__(self, history: History) -> None:
         super().__init__(leave=False)

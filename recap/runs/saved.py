@@ -58,15 +58,11 @@ class SavedModel:
 
 
 def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
-    """Return the folder of the model that a path stands for.
+    """Return the folder of the model that a path stands for: a run's, a fold's, or a model's.
 
-    Args:
-        path: A run folder, a fold's folder, or a model's. A run folder stands for its final model
-            if there is one, else for that of the fold with the lowest selection loss.
-        part: The fold, or ``final``, whose model is taken of a run folder; ``all``: as above.
-
-    Raises:
-        ConfigError: When there is no model, or it is a baseline's.
+    A run folder stands for the model of ``part``, a fold or ``final``; for ``all``, for its final
+    model if there is one, else for that of the fold with the lowest selection loss. A
+    ``ConfigError`` where there is no model, or a baseline's.
     """
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such folder; give a run's or a model's")
@@ -97,12 +93,9 @@ def _holds_model(folder: Path) -> bool:
 def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> SavedModel:
     """Return the model that a path stands for, as :func:`find_model_folder` finds it.
 
-    Args:
-        path: A run folder, a fold's folder, or a model's.
-        fallback: Says what a model does that lies in no run folder; ``cv.fold`` and the run's own
-            options are read from it. Where the model has a ``recap.json``, task and lengths are
-            those in it.
-        task_given: Whether the fallback's task was chosen by somebody, and must be the model's.
+    What a model does that lies in no run folder is said by ``fallback`` (where it has a
+    ``recap.json``, task and lengths are those in it), and so are ``cv.fold`` and the run's own
+    options. With ``task_given`` somebody chose the fallback's task, and it must be the model's.
 
     Raises:
         ConfigError: When there is no model, it is a baseline's or another fold's, or has another
@@ -126,11 +119,7 @@ def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> 
 
 
 def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
-    """Return a saved model on its device, ready to answer.
-
-    Raises:
-        ConfigError: When it cannot be loaded.
-    """
+    """Return a saved model on its device, ready to answer."""
     if not is_adapter_folder(saved.folder):
         _refuse_encoder(saved.folder)
     device = {"gpu": "cuda"}.get(accelerator, accelerator)
@@ -147,16 +136,10 @@ def _without_run(folder: Path, fallback: RunConfig, *, task_given: bool) -> Save
             f"task={fallback.task.name}: {folder} was trained for the labels of task "
             f"{settings.task.name!r} ({SETTINGS_FILE}); leave task out, or give another model"
         )
-    config = replace(
-        fallback,
-        prompt=replace(fallback.prompt, max_tokens=settings.max_prompt_tokens),
-        decoding=replace(
-            fallback.decoding,
-            name=settings.decoding or fallback.decoding.name,
-            threshold=settings.threshold if settings.decoding else fallback.decoding.threshold,
-            max_new_tokens=settings.max_new_tokens,
-        ),
-    )
+    decoding = fallback.decoding
+    if settings.decoding:
+        decoding = replace(decoding, name=settings.decoding, threshold=settings.threshold)
+    config = replace(fallback, decoding=decoding)
     return SavedModel(folder=folder, config=config, task=settings.task, run=None, fold=None)
 
 
@@ -181,11 +164,8 @@ def _refuse_encoder(folder: Path) -> None:
 def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
     """Return the folder of the model that a path stands for, and what it was taught.
 
-    The folder is found as by :func:`find_model_folder`; it has ``recap.json``, or lies where
-    training put it.
-
-    Raises:
-        ConfigError: When there is no such folder, or no model in it.
+    It is found as by :func:`find_model_folder`, and has ``recap.json`` or lies where training put
+    it; else a ``ConfigError``.
     """
     folder = find_model_folder(Path(path))
     settings, run = read_settings(folder), folder.resolve().parent.parent
@@ -202,23 +182,18 @@ def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """How answers are read off the models of a detector."""
+    """How a detector's models are asked, as its ``from_pretrained`` has it; ``None``: as trained.
+
+    A ``threshold`` of a named label is a pair; with one, ``decoding`` is ``scored`` by default.
+    """
 
     decoding: Decoding | None = None
-    """``scored``: the likeliest label; ``constrained``, ``free``: greedy text; ``None``: ``scored``
-    with a threshold, else as in training, its threshold too."""
     with_rationale: bool = False
-    """Whether the rationale is written too."""
     threshold: float | tuple[str, float] | None = None
-    """Probability from which the first of two labels, or the named one, is decided for."""
     max_prompt_tokens: int | None = None
-    """Longest prompt; ``None``: as in training."""
     max_new_tokens: int | None = None
-    """Longest answer; ``None``: as in training."""
     batch_size: int = 32
-    """Prompts answered together."""
     language: Language | None = None
-    """Of prompt and answer; ``None``: as in training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,12 +232,8 @@ def limit_of(
 class ModelStage:
     """Asks one model about client turns, in the prompts that it was trained with.
 
-    Args:
-        trained: The model.
-        settings: How it was trained.
-        task: Its task, perhaps in another language.
-        options: How it is asked.
-        threshold: Probability from which the first of two labels is decided for.
+    The task may be in another language than that of the training; the threshold is the probability
+    from which the first of two labels is decided for.
 
     Raises:
         ConfigError: When rationales are asked of a model that was trained without, or a threshold
@@ -312,14 +283,11 @@ class ModelStage:
         tokens = self.limit.tokens
         encoder = PromptEncoder(self.task, self._encoder, max_tokens=tokens, cut=self._cut)
         encoder.count_turns(examples)
-        encoded = [encoder.encode(example) for example in examples]
         return [
             Prompt(
-                ids=prompt.ids,
-                fits=not self._needed.exceeded_by(prompt.ids),
-                dropped_turns=prompt.dropped_turns,
+                ids=p.ids, fits=not self._needed.exceeded_by(p.ids), dropped_turns=p.dropped_turns
             )
-            for prompt in encoded
+            for p in map(encoder.encode, examples)
         ]
 
     def answer(self, prompts: Sequence[Prompt]) -> list[ModelAnswer]:
@@ -342,18 +310,8 @@ def answer_examples(
 ) -> tuple[list[Prediction], list[str]]:
     """Return what a saved model answers, under the prompt and decoding that it was trained with.
 
-    In the order of the examples; the strings say what became of long prompts.
-
-    Args:
-        saved: Where the model is, and what it was trained to do.
-        examples: With or without labels.
-        golds: What counts as right for each of them.
-        fold: The fold that predictions name.
-        batch_size: Prompts answered together.
-        accelerator: ``cpu``, ``gpu``, or ``auto`` for a GPU where there is one.
-
-    Raises:
-        ConfigError: When the model cannot be loaded.
+    In the order of the examples, for each of which ``golds`` says what counts as right; the strings
+    say what became of long prompts.
     """
     if not examples:
         return [], []

@@ -225,22 +225,11 @@ def box_page(title: str, panels: Sequence[BoxPanel], summary: Summary) -> str:
     A box spans the quartiles (linear interpolation, as numpy and matplotlib draw them).
     """
     drawn = [_drawing(panel, summary.folds) for panel in panels]
-    return render(
-        "runs/templates/boxes.html",
-        title=title,
-        folds=", ".join(map(str, summary.folds)),
-        spread=_spread(summary),
-        panels=[panel for panel in drawn if panel["rows"]],
-    )
+    return _page("boxes", title, summary, panels=[panel for panel in drawn if panel["rows"]])
 
 
 def confusion_page(cells: Sequence[CellSpread], summary: Summary) -> str:
-    """Return the confusion matrix, each cell with mean and deviation of its share and its count.
-
-    Args:
-        cells: As :func:`recap.metrics.scores.confusion_spread` gives them.
-        summary: That of their folds.
-    """
+    """Return the confusion matrix, each cell with mean and deviation of its share and its count."""
     heads = list(dict.fromkeys(cell.predicted for cell in cells))
     shown = [
         {
@@ -250,17 +239,11 @@ def confusion_page(cells: Sequence[CellSpread], summary: Summary) -> str:
         }
         for cell in cells
     ]
-    return render(
-        "runs/templates/confusion.html",
-        title="Confusion over folds",
-        folds=", ".join(map(str, summary.folds)),
-        spread=_spread(summary),
-        heads=heads,
-        rows=[
-            (cells[start].gold, shown[start : start + len(heads)])
-            for start in range(0, len(cells), len(heads))
-        ],
-    )
+    rows = [
+        (cells[start].gold, shown[start : start + len(heads)])
+        for start in range(0, len(cells), len(heads))
+    ]
+    return _page("confusion", "Confusion over folds", summary, heads=heads, rows=rows)
 
 
 def _drawing(panel: BoxPanel, folds: Sequence[int]) -> dict[str, Any]:
@@ -302,10 +285,13 @@ def _drawing(panel: BoxPanel, folds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _spread(summary: Summary) -> str:
+def _page(template: str, title: str, summary: Summary, **facts: Any) -> str:
+    spread = f"mean ± sample standard deviation (ddof = {summary.ddof})"
     if len(summary.folds) == 1:
-        return "one fold, hence no standard deviation"
-    return f"mean ± sample standard deviation (ddof = {summary.ddof})"
+        spread = "one fold, hence no standard deviation"
+    folds = ", ".join(map(str, summary.folds))
+    path = f"runs/templates/{template}.html"
+    return render(path, title=title, folds=folds, spread=spread, **facts)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -358,19 +344,11 @@ class WandbTracker(Tracker):
 
     def log_step(self, row: HistoryRow) -> None:
         """Log the loss under ``<split>/loss``, and what else a row holds under its own name."""
-        values: dict[str, float] = {
-            f"{row.split}/loss": row.loss,
-            "epoch": row.epoch,
-            "memory_gib": row.memory_gib,
-        }
-        if row.split == "train":
-            values["learning_rate"] = row.learning_rate
-        speeds = {
-            "tokens_per_second": row.tokens_per_second,
-            "examples_per_second": row.examples_per_second,
-        }
-        values |= {name: speed for name, speed in speeds.items() if speed is not None}
-        self._run.log({**values, "step": row.step})
+        shown = ["step", "epoch", "memory_gib", "tokens_per_second", "examples_per_second"]
+        shown += ["learning_rate"] if row.split == "train" else []
+        values = {name: getattr(row, name) for name in shown}
+        known = {name: value for name, value in values.items() if value is not None}
+        self._run.log({f"{row.split}/loss": row.loss, **known})
 
     def log_fold(self, scores: Scores | None) -> None:
         """Write the fold's metrics to the W&B run's summary, and close it."""

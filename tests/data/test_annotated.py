@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from recap.config import DataConfig
 from recap.data.utterances import Annotated, is_predictions, read_annotated
 from recap.errors import DataError
 from recap.predict.output import csv_header, csv_line
@@ -36,8 +37,9 @@ def prediction(identifier: str, label: str | None, **more: Any) -> dict[str, Any
     }
 
 
-def read(path: Path, **more: Any) -> Annotated:
-    return read_annotated(reader="dialogues", path=path, taxonomy=TAXONOMY, **more)
+def read(path: Path, *, on_error: Any = "fail", **more: Any) -> Annotated:
+    data = DataConfig(name="d", reader="dialogues", path=str(path), on_error=on_error)
+    return read_annotated(data, TAXONOMY, **more)
 
 
 DIALOGUE = {

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recap.config import DataConfig
 from recap.data.examples import examples_of
 from recap.data.issues import IssueLog
 from recap.data.utterances import read_utterances
@@ -21,6 +22,10 @@ def dialogue(*turns: tuple[str, str]) -> Dialogue:
 
 # As clients' turns are annotated.
 utterances_of = partial(examples_of, no_intervention="keep", empty_apart=True)
+
+
+def given(reader: str, path: Path) -> DataConfig:
+    return DataConfig(name=reader, reader=reader, path=str(path), no_intervention="keep")
 
 
 def said(example: Example) -> list[str]:
@@ -67,7 +72,7 @@ def test_an_example_without_a_response_is_read_and_one_with_empty_history_turns_
     ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     issues = IssueLog("in")
-    found = list(read_utterances(reader="dialogues", path=path, issues=issues))
+    found = list(read_utterances(given("dialogues", path), issues))
     assert [(e.id, e.response, said(e)) for e in found] == [("a", "", ["so"]), ("b", "no", ["so"])]
     assert [dict(e.extra) for e in found] == [
         {"history": history, "site": 3},
@@ -82,7 +87,7 @@ def test_unknown_columns_of_a_table_stay_with_their_utterance(tmp_path: Path) ->
         "session,speaker,text,room,client_id\na,counselor,So?,1,x\na,client,No.,2,x\n",
         encoding="utf-8",
     )
-    [found] = read_utterances(reader="table", path=path, issues=IssueLog("in"))
+    [found] = read_utterances(given("table", path), IssueLog("in"))
     assert dict(found.extra) == {"room": "2", "client_id": "x"}
     assert found.client == "x"
 
@@ -94,7 +99,7 @@ def test_faults_can_be_taken_while_a_file_is_read(tmp_path: Path) -> None:
     path.write_text(f"broken\n{good}\n{again}\nbroken\n", encoding="utf-8")
     issues = IssueLog("in")
     taken = []
-    for _ in read_utterances(reader="dialogues", path=path, issues=issues):
+    for _ in read_utterances(given("dialogues", path), issues):
         taken += issues.take()
     taken += issues.take()
     assert [fault.line for fault in taken] == [1, 3, 4]
