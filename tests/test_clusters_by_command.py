@@ -155,6 +155,8 @@ def two_runs(folder: Path, n_sessions: int, client_of: Any = None) -> Path:
     given += ["rationale=false", f"runs_dir={runs}"]
     assert evaluate([*given, "method=tfidf", "run=a"]) == 0
     tiny = ["method=encoder", "encoder=tiny", "encoder.max_epochs=1", "trainer=cpu"]
+    # So slow that it does not learn all: the two runs are to differ.
+    tiny += ["encoder.learning_rate=1e-5"]
     assert evaluate([*given, *tiny, "run=b"]) == 0
     return runs
 

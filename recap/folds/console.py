@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from recap.config import RunConfig
+from recap.data.corpus import SYNTHETIC
 from recap.folds.fold import FoldListener, TrainingPlan, read_cut
 from recap.folds.run import Run
 from recap.metrics.files import summary_from_dict
@@ -258,7 +259,10 @@ def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
     for warning in faults:
         print_warning(console, warning, before=_INDENT)
     for note in corpus.notes():
-        say(f"{_INDENT}{note}")
+        if note == SYNTHETIC:
+            print_warning(console, note, before=_INDENT)
+        else:
+            say(f"{_INDENT}{note}")
     say(f"task     {task.name}: {len(task.labels)} labels, {len(run.selected)} examples")
     for note in notes:
         say(f"{_INDENT}{note}")
