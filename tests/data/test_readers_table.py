@@ -240,7 +240,7 @@ def test_a_nul_in_a_cell_is_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "options", "error", "message"),
     [
-        ("speaker,words", {}, DataError, r"data\.options\.columns\.text=NAME"),
+        ("speaker,words", {}, DataError, r"data\.options\.columns=\{text: NAME"),
         ("speaker,utterence", {}, DataError, r"did you mean 'utterance'"),
         ("text,response", {}, DataError, r"'text' and 'response' .*columns\.text=NAME"),
         ("text,text", {}, DataError, r"columns 1 and 2 have the same name"),

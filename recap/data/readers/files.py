@@ -150,7 +150,9 @@ def input_files(path: Path, endings: tuple[str, ...] | None) -> list[Path]:
     if files:
         return files
     if not is_folder:
-        raise DataError(f"{path}: no file matches this pattern; write it as 'FOLDER/*.txt'")
+        raise DataError(
+            f"{path}: no file matches this pattern; correct it, as in data.path='FOLDER/*.txt'"
+        )
     kinds = "file" if endings is None else f"{' or '.join(endings)} file"
     raise DataError(
         f"{path}: this folder holds no {kinds}; name another, a file, or a pattern with "
