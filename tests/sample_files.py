@@ -15,7 +15,7 @@ import openpyxl
 
 CANARIES = ("zanzibar", "quicksilver")
 """Words of the client; every sample's texts hold both, and no message may."""
-SECRET = " ".join(CANARIES)
+SECRET = f"{' '.join(CANARIES)} whom I never told"
 
 
 @dataclass(frozen=True, kw_only=True)
