@@ -428,7 +428,8 @@ def corpus_lines(labels: Sequence[str] = SIXTEEN) -> str:
 
 def faulty_lines() -> str:
     """Return rows that are at fault in every way, with client text where something else belongs."""
-    text, label = CANARIES["faulty_row"], CANARIES["label"]
+    # Longer than a label may be to be shown.
+    text, label = CANARIES["faulty_row"], f"{CANARIES['label']} as nobody ever wrote it"
     turns = [{"speaker": "counselor", "text": "Hm?"}, {"speaker": "client", "text": text}]
     good = {"session": "s", "turns": turns}
     rows: list[Any] = [

@@ -238,8 +238,14 @@ def test_evaluations(world: World, data: tuple[str, str], runs: Path) -> None:
 
 def test_an_evaluation_of_predictions_at_fault(world: World, data: tuple[str, str]) -> None:
     rows = [
-        {"id": CANARIES["faulty_row"] + " x", "label": CANARIES["label"]},
-        {"id": f"{CANARIES['example_id']}-0", "label": CANARIES["faulty_row"]},
+        {
+            "id": CANARIES["faulty_row"] + " x",
+            "label": f"{CANARIES['label']} as nobody ever wrote it",
+        },
+        {
+            "id": f"{CANARIES['example_id']}-0",
+            "label": f"{CANARIES['faulty_row']} as nobody ever wrote it",
+        },
         {"id": [CANARIES["faulty_row"]], "label": 3},
     ]
     broken = world.given("broken.jsonl", "\n".join(map(json.dumps, rows)) + "\n{")
