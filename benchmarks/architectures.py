@@ -21,9 +21,11 @@ import torch  # noqa: E402
 from test_shared_prefix import PREFIX, RATIONALES, batch_of, build, difference, gradient, separately  # noqa: E402  # noqa: E402
 
 from recap.errors import ConfigError  # noqa: E402
-from recap.models.engine.loss import answer_loss  # noqa: E402
-from recap.models.engine.prefix_attention import TESTED, why_unsupported  # noqa: E402
-from recap.models.engine.shared_prefix import choose_batching  # noqa: E402
+from recap.models.engine.attention import TESTED, why_unsupported  # noqa: E402
+from recap.models.engine.loss import (
+    answer_loss,
+    choose_batching,
+)
 from recap.models.finetune import projections  # noqa: E402
 
 MODELS = {

@@ -13,9 +13,9 @@ examples, examples of a small class are repeated evenly, and none of a large cla
 good. Where the classes do not divide an epoch, the places that are left over go to one class after
 another, over epochs too.
 
-A micro-batch is padded rows, or one row ``[prefix | suffix 1 | suffix 2 | …]`` in which the tokens
-that all prompts begin with stand once; each suffix sees the prefix and itself, and its positions go
-on from the prefix, so that the loss and its gradients are those of separate rows.
+A micro-batch is padded rows, or one row (:mod:`recap.data.layout`) in which tokens that prompts
+begin with stand once; positions go on from them, so that the loss and its gradients are those of
+separate rows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from recap.config import Sampling
 from recap.data.encode import EncodedExample
+from recap.data.layout import Layout, lay_out, side_by_side
 from recap.errors import ConfigError, quote_id
 
 Batching = Literal["shared_prefix", "packed", "padded"]
@@ -60,14 +61,6 @@ class MicroBatch:
     number: int
     ends_step: bool
     filler: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """What stands where in a row: ``prefix`` shared tokens, then suffixes of these ``lengths``."""
-
-    prefix: int
-    lengths: tuple[int, ...]
 
 
 class Batch:
@@ -142,8 +135,8 @@ def collate(
         examples: The data set of the plan's indices.
         plan: Which of them.
         pad_id: Fills padded rows.
-        prefix: Leading tokens that all examples share (:func:`common_prefix` or fewer), for one
-            row; ``None`` for padded rows.
+        prefix: For one row the leading tokens that all examples share (:func:`common_prefix`), 0
+            for one in which nothing is shared; ``None`` for padded rows.
     """
     chosen = tuple(examples[i] for i in plan.indices)
     if prefix is None:
@@ -163,24 +156,27 @@ def _padded(chosen: tuple[EncodedExample, ...], plan: MicroBatch, pad_id: int) -
 
 
 def _in_one_row(chosen: tuple[EncodedExample, ...], plan: MicroBatch, prefix: int) -> Batch:
-    ids = list(chosen[0].prompt[:prefix]) if chosen else []
-    positions = list(range(len(ids)))
-    answered = [False] * len(ids)
-    lengths = []
-    for example in chosen:
-        suffix = example.prompt[prefix:] + example.answer
-        ids += suffix
-        positions += range(prefix, prefix + len(suffix))
-        answered += [False] * (len(suffix) - len(example.answer))
+    texts = [example.prompt + example.answer for example in chosen]
+    layout = side_by_side(list(map(len, texts)))
+    if prefix:
+        layout = lay_out([e.prompt for e in chosen], [len(e.answer) for e in chosen])
+    ids: list[int] = []
+    positions: list[int] = []
+    for span in layout.spans:
+        end = span.seen + span.length
+        ids += texts[span.owner][span.seen : end]
+        positions += range(span.seen, end)
+    answered = [False] * sum(trunk.length for trunk in layout.trunks)
+    for example, tooth in zip(chosen, layout.teeth, strict=True):
+        answered += [False] * (tooth.length - len(example.answer))
         answered += [not plan.filler] * len(example.answer)
-        lengths.append(len(suffix))
     return Batch(
         plan=plan,
         examples=chosen,
         input_ids=torch.tensor([ids], dtype=torch.long),
         answer_mask=torch.tensor([answered], dtype=torch.bool),
         position_ids=torch.tensor([positions], dtype=torch.long),
-        layout=Layout(prefix=prefix, lengths=tuple(lengths)),
+        layout=layout,
     )
 
 
@@ -194,7 +190,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
 def _part(batch: Batch, rows: slice) -> Batch:
     plan = replace(batch.plan, indices=batch.plan.indices[rows])
     if batch.layout is not None:
-        laid_out = _in_one_row(batch.examples[rows], plan, batch.layout.prefix)
+        laid_out = _in_one_row(batch.examples[rows], plan, len(batch.layout.trunks))
         return laid_out.to(batch.input_ids.device)
     return Batch(
         plan=plan,

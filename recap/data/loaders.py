@@ -40,7 +40,7 @@ class DataModule(lightning.LightningDataModule):
         max_tokens_per_device: Most tokens in memory together while training and selecting, padding
             included and a shared prefix counted once; ``None`` for no limit.
         batching: How examples are laid out; ``padded`` suits any model, and
-            :func:`recap.models.engine.shared_prefix.choose_batching` says what is fastest for one.
+            :func:`recap.models.engine.loss.choose_batching` says what is fastest for one.
         seed: Of the order of training examples.
         sampling: ``natural`` takes each training example once an epoch, ``balanced`` every class
             equally often in epochs of the same length.

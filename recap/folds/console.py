@@ -19,7 +19,7 @@ from recap.folds.run import Run
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text, support_warning
-from recap.models.engine.shared_prefix import BatchingChoice
+from recap.models.engine.loss import BatchingChoice
 from recap.models.export import Merged
 from recap.output.format import (
     LogConsole,

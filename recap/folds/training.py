@@ -32,7 +32,7 @@ from recap.models.callbacks import (
     suggest_rate,
 )
 from recap.models.checkpoints import CheckpointFolder, read_progress, require_free_space
-from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
+from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.strategy import ShardedStrategy, build_strategy

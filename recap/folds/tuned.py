@@ -43,7 +43,7 @@ from recap.folds.run import FoldExamples, Run, check_fold, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
 from recap.metrics.scores import score
 from recap.models.backbone import load_backbone, load_positions, load_skeleton, load_tokenizer
-from recap.models.engine.shared_prefix import choose_batching
+from recap.models.engine.loss import choose_batching
 from recap.models.export import (
     Merged,
     ModelSettings,

@@ -23,7 +23,7 @@ from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import LazyWeights
 from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
-from recap.models.engine.prefix_backward import training_loss
+from recap.models.engine.training import training_loss
 from recap.models.finetune import configured_optimizers
 from recap.models.strategy import is_sharded, shard
 

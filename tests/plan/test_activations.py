@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.engine.shared_prefix import predicting_states
+from recap.models.engine.loss import predicting_states
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.plan.architecture import Architecture
 from recap.plan.memory import Activations
