@@ -22,10 +22,7 @@ from test_shared_prefix import PREFIX, RATIONALES, batch_of, build, difference, 
 
 from recap.errors import ConfigError  # noqa: E402
 from recap.models.engine.attention import TESTED, why_unsupported  # noqa: E402
-from recap.models.engine.loss import (
-    answer_loss,
-    choose_batching,
-)
+from recap.models.engine.loss import answer_loss, choose_batching  # noqa: E402
 from recap.models.finetune import projections  # noqa: E402
 
 MODELS = {

@@ -354,9 +354,17 @@ def plan_scoring(
 ) -> tuple[MicroBatch, ...]:
     """Return one device's batches for scoring: every example once over all devices.
 
-    The longest come first, so that a batch that does not fit fails at the start.
+    Prompts that begin alike, as those of a dialogue do, stand together. Where nothing is shared the
+    longest come first, so that a batch that does not fit fails at the start.
     """
-    groups = _groups_by_length(range(len(examples)), examples, limits, world_size)[::-1]
+    everything = range(len(examples))
+    if limits.prefix:
+        alike = sorted(everything, key=lambda i: (examples[i].prompt, i))
+        groups = _groups(alike, examples, limits, world_size)
+        share = len(groups) // world_size
+        own = groups[rank * share : (rank + 1) * share]
+    else:
+        own = _groups_by_length(everything, examples, limits, world_size)[::-1][rank::world_size]
     tokens = sum(len(example.answer) for example in examples)
     return tuple(
         MicroBatch(
@@ -366,7 +374,7 @@ def plan_scoring(
             ends_step=False,
             filler=not group,
         )
-        for number, group in enumerate(groups[rank::world_size])
+        for number, group in enumerate(own)
     )
 
 
@@ -389,6 +397,13 @@ def _groups_by_length(
 ) -> list[list[int]]:
     """Return groups of neighbors in length, a multiple of the devices; the last may be empty."""
     ordered = sorted(indices, key=lambda i: (_length(examples[i]), i))
+    return _groups(ordered, examples, limits, world_size)
+
+
+def _groups(
+    ordered: Sequence[int], examples: Sequence[EncodedExample], limits: BatchLimits, world_size: int
+) -> list[list[int]]:
+    """Return groups of neighbors, a multiple of the devices; the last may be empty."""
     lengths = [_length(examples[i]) for i in ordered]
     if limits.tokens is None:
         n_groups = math.ceil(len(ordered) / (limits.examples * world_size)) * world_size
@@ -399,7 +414,7 @@ def _groups_by_length(
         sizes = _evenly_filled(lengths, limits, n_groups)
         sizes += [0] * (n_groups - len(sizes))
     ends = itertools.accumulate(sizes)
-    return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    return [list(ordered[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _evenly_filled(lengths: Sequence[int], limits: BatchLimits, n_groups: int) -> list[int]:
@@ -573,7 +588,7 @@ class ScoringLoader:
         return len(self._plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches, the longest examples first."""
+        """Yield the batches."""
         return self._batches(self._plan)
 
 

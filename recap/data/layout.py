@@ -99,7 +99,7 @@ def lay_out(
         if parent is not None:
             reach[parent] = max(reach[parent], seen[i])
     numbers: dict[int | None, int] = {None: NO_TRUNK}
-    trunks = []
+    trunks: list[Span] = []
     for i, parent in parents.items():
         if reach[i]:
             numbers[i] = len(trunks)
@@ -147,7 +147,8 @@ def _hung(
                 if other in parents and min(alike, limits[other]) > most:
                     best, most = other, min(alike, limits[other])
         while best is not None and parents[best] is not None and most - seen[best] < WORTH_SHARING:
-            best, most = parents[best], min(most, seen[best])
+            most = min(most, seen[best])
+            best = parents[best]
         parents[i], seen[i] = best, most
     return parents, seen
 

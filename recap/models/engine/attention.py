@@ -157,7 +157,7 @@ class Row:
     ) -> Tensor:
         length, all_time = query.shape[2], key.shape[2]
         window = window if window is not None and window < all_time else None
-        grouped = {"scale": scale, "enable_gqa": key.shape[1] != query.shape[1]}
+        grouped: dict[str, Any] = {"scale": scale, "enable_gqa": key.shape[1] != query.shape[1]}
         nodes = self.n_nodes(number)
         if not nodes and window is None:
             if length == all_time:

@@ -102,11 +102,9 @@ class AnswerRow:
         self._seen = torch.tensor([tooth.seen for tooth in teeth], device=device)
         self._lengths = torch.tensor(lengths, device=device)
         self._rows = torch.arange(len(paths), device=device)
-        self._trunks = [
-            self._shared(row, trunk, [layout.pieces(number) for number in numbers])
-            for trunk in range(n_trunks)
-        ]
-        self._trunks = [trunk for trunk in self._trunks if trunk is not None]
+        pieces = [layout.pieces(number) for number in numbers]
+        shared = (self._shared(row, trunk, pieces) for trunk in range(n_trunks))
+        self._trunks = [trunk for trunk in shared if trunk is not None]
         self._hidden = torch.zeros((), dtype=torch.bool)
 
     def _shared(
@@ -183,7 +181,7 @@ class AnswerRow:
         scores.masked_fill_(self._unseen(n_shared, window)[:, None, None], -torch.inf)
         exact = torch.promote_types(scores.dtype, torch.float32)
         weights = torch.softmax(scores, dim=3, dtype=exact).to(query.dtype)
-        attended = weights[..., n_shared:] @ values
+        attended: Tensor = weights[..., n_shared:] @ values
         for trunk in self._trunks:
             columns = slice(trunk.start, trunk.start + trunk.inside.shape[1])
             of_trunk = weights[trunk.rows, :, :, columns] * trunk.inside[:, None, None]

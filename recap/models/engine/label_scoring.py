@@ -148,8 +148,10 @@ class LabelScorer:
         prompts: Sequence[Sequence[int]],
         compute: Callable[[Sequence[Sequence[int]]], list[T]],
     ) -> list[T]:
-        """Return what is computed of prompts, those that begin alike together."""
+        """Return what is computed of prompts, those that begin alike, or are alike in length."""
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+        if isinstance(self._engine, PlainEngine):
+            order.sort(key=lambda i: -len(prompts[i]))
         found: dict[int, T] = {}
         with self._in_use():
             while order:

@@ -312,8 +312,8 @@ def loglikelihoods(
             # Padding on the right comes after all that counts, and attention is causal.
             batch = collate(examples, plan, 0, prefix).to(causal.device)
             lengths = [len(examples[i].answer) for i in chosen]
-            states = predicting_states(causal, batch).split(lengths)
-            targets = batch.input_ids[batch.answer_mask].split(lengths)
+            states = torch.split(predicting_states(causal, batch), lengths)
+            targets = torch.split(batch.input_ids[batch.answer_mask], lengths)
             found.update(
                 zip(chosen, map(partial(_loglikelihood, causal), states, targets), strict=True)
             )
