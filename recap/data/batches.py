@@ -24,7 +24,7 @@ import ctypes
 import itertools
 import math
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,12 +33,15 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from recap.config import Sampling
+from recap.config import Sampling, StepOrder
 from recap.data.encode import EncodedExample
 from recap.data.layout import Layout, lay_out, side_by_side
 from recap.errors import ConfigError, quote_id
 
-Batching = Literal["shared_prefix", "packed", "padded"]
+NEIGHBORS = 4
+"""Examples of one dialogue in a step of dialogues."""
+
+Batching = Literal["trunk", "packed", "padded"]
 """One row with the shared prefix once, one row without sharing, or one padded row an example."""
 
 
@@ -201,11 +204,17 @@ def _part(batch: Batch, rows: slice) -> Batch:
 
 
 def epoch_order(
-    examples: Sequence[EncodedExample], *, sampling: Sampling, seed: int, epoch: int
+    examples: Sequence[EncodedExample],
+    *,
+    sampling: Sampling,
+    seed: int,
+    epoch: int,
+    neighbors: int = 1,
 ) -> list[int]:
     """Return an epoch as indices into the examples, as many as there are examples.
 
     It depends on the examples, ``seed`` and ``epoch`` alone; the global random state is left alone.
+    So many ``neighbors`` whose prompts begin alike stay together, others in every epoch.
 
     Raises:
         ConfigError: When classes are to be balanced and an example has none.
@@ -214,7 +223,24 @@ def epoch_order(
     if sampling == "balanced":
         drawn = _balanced(examples, seed, epoch)
     generator = torch.Generator().manual_seed(_mix(seed, epoch))
-    return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
+    if neighbors == 1:
+        return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
+    times: Counter[int] = Counter()
+    copies = []
+    for i in drawn:
+        times[i] += 1
+        copies.append((times[i], i))  # an example that is repeated is not its own neighbor
+    alike = [i for n, i in sorted(copies, key=lambda copy: (copy[0], examples[copy[1]].prompt))]
+    first = int(torch.randint(neighbors, (1,), generator=generator))
+    bounds = [0, *range(first or neighbors, len(alike), neighbors), len(alike)]
+    runs = [alike[start:end] for start, end in itertools.pairwise(bounds)]
+    shuffled = torch.randperm(len(runs), generator=generator).tolist()
+    return list(itertools.chain.from_iterable(runs[place] for place in shuffled))
+
+
+def neighbors_of(order: StepOrder, global_batch_size: int) -> int:
+    """Return how many neighbors of a dialogue a step takes, never a step of one dialogue alone."""
+    return 1 if order == "random" else max(1, min(NEIGHBORS, global_batch_size // 2))
 
 
 def most_of_an_epoch(examples: Sequence[EncodedExample], sampling: Sampling) -> list[int]:
@@ -295,6 +321,7 @@ def count_rounds(
     n: int,
     world_size: int,
     sampling: Sampling = "natural",
+    order: StepOrder = "random",
 ) -> int:
     """Return the micro-batches per device that any ``n`` examples of an epoch can need.
 
@@ -305,7 +332,11 @@ def count_rounds(
     # No n examples need more micro-batches than the n longest: each of those is at least as long.
     drawn = most_of_an_epoch(examples, sampling)
     longest = sorted(_length(examples[i]) for i in drawn)[-n:]
-    return max(1, math.ceil(len(_filled(longest, limits, limits.tokens)) / world_size))
+    most = len(_filled(longest, limits, limits.tokens))
+    if order == "dialogue":
+        # In an order that is not by length two groups in a row hold more than one has room for.
+        most = min(n, 2 * most + math.ceil(n / limits.examples))
+    return max(1, math.ceil(most / world_size))
 
 
 def plan_epoch(
@@ -318,22 +349,25 @@ def plan_epoch(
     world_size: int = 1,
     rank: int = 0,
     sampling: Sampling = "natural",
+    order: StepOrder = "random",
 ) -> tuple[MicroBatch, ...]:
     """Return one device's micro-batches of one epoch.
 
-    The order depends on ``seed``, ``epoch`` and ``sampling`` alone, and which examples form a step
-    not on ``limits`` or ``world_size``. Within a step examples are grouped by length; devices get
-    groups of similar length.
+    What stands where depends on ``seed``, ``epoch``, ``sampling`` and ``order`` alone, and which
+    examples form a step not on ``limits`` or ``world_size``. Within a step examples are grouped by
+    length, and devices get groups of similar length; or, of dialogues, by how prompts begin.
     """
-    order = epoch_order(examples, sampling=sampling, seed=seed, epoch=epoch)
-    steps = [order[i : i + global_batch_size] for i in range(0, len(order), global_batch_size)]
+    neighbors = neighbors_of(order, global_batch_size)
+    drawn = epoch_order(examples, sampling=sampling, seed=seed, epoch=epoch, neighbors=neighbors)
+    steps = [drawn[i : i + global_batch_size] for i in range(0, len(drawn), global_batch_size)]
     sizes = set(map(len, steps))
-    rounds = {n: count_rounds(examples, limits, n, world_size, sampling) for n in sizes}
+    rounds = {n: count_rounds(examples, limits, n, world_size, sampling, order) for n in sizes}
     first = epoch * sum(rounds[len(step)] for step in steps)
     plan: list[MicroBatch] = []
     for step in steps:
         tokens = sum(len(examples[i].answer) for i in step)
-        groups = _groups_by_length(step, examples, limits, world_size)[rank::world_size]
+        grouped = _groups_by_length if neighbors == 1 else _groups_alike
+        groups = grouped(step, examples, limits, world_size)[rank::world_size]
         empty: list[list[int]] = [[]] * (rounds[len(step)] - len(groups))
         for round_, group in enumerate(empty + groups, start=1):
             filler = round_ > len(empty) and not group
@@ -359,8 +393,7 @@ def plan_scoring(
     """
     everything = range(len(examples))
     if limits.prefix:
-        alike = sorted(everything, key=lambda i: (examples[i].prompt, i))
-        groups = _groups(alike, examples, limits, world_size)
+        groups = _groups_alike(everything, examples, limits, world_size)
         share = len(groups) // world_size
         own = groups[rank * share : (rank + 1) * share]
     else:
@@ -398,6 +431,14 @@ def _groups_by_length(
     """Return groups of neighbors in length, a multiple of the devices; the last may be empty."""
     ordered = sorted(indices, key=lambda i: (_length(examples[i]), i))
     return _groups(ordered, examples, limits, world_size)
+
+
+def _groups_alike(
+    indices: Sequence[int], examples: Sequence[EncodedExample], limits: BatchLimits, world_size: int
+) -> list[list[int]]:
+    """Return groups of neighbors in the order of prompts, as :func:`_groups_by_length` does."""
+    alike = sorted(indices, key=lambda i: (examples[i].prompt, i))
+    return _groups(alike, examples, limits, world_size)
 
 
 def _groups(
@@ -471,6 +512,7 @@ class TrainingLoader:
         world_size: Number of devices.
         rank: This device's place among them.
         sampling: Whether an epoch holds each example once, or every class equally often.
+        order: Whether a step holds what chance brings, or a few neighbors of several dialogues.
         workers: Processes that lay out batches ahead; 0: none. They change nothing of any batch.
 
     Raises:
@@ -489,6 +531,7 @@ class TrainingLoader:
         world_size: int = 1,
         rank: int = 0,
         sampling: Sampling = "natural",
+        order: StepOrder = "random",
         workers: int = 0,
     ) -> None:
         _require_answers(examples, "train on")
@@ -502,6 +545,7 @@ class TrainingLoader:
             world_size=world_size,
             rank=rank,
             sampling=sampling,
+            order=order,
         )
         self._batches = partial(
             _batches, examples, pad_id=pad_id, prefix=limits.prefix, workers=workers

@@ -134,10 +134,10 @@ class RunConsole(FoldListener):
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         """Print one line on how batches are laid out, when it is not what it was before."""
         how = f"batching {choice.batching}"
-        if choice.batching == "shared_prefix":
+        if choice.batching == "trunk":
             how += f": {prefix} leading tokens are computed once a batch"
         elif choice.reason:
-            how += f", not shared_prefix: {choice.reason}"
+            how += f", not trunk: {choice.reason}"
         if how != self._batching:
             self._console.print(f"         {how}")
         self._batching = how

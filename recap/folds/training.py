@@ -273,6 +273,7 @@ def build_tuned(
         max_new_tokens=config.decoding.max_new_tokens,
         decoding=config.decoding.name,
         threshold=config.decoding.threshold,
+        engine=config.decoding.engine,
         # The final model stops early on the very schedule that the folds followed.
         total_steps=config.trainer.max_epochs * data.steps_per_epoch,
         seed=config.seed,
@@ -315,6 +316,7 @@ def batch_options(config: RunConfig) -> dict[str, Any]:
         "max_tokens_per_device": trainer.max_tokens_per_device,
         "seed": config.seed,
         "sampling": config.sampling,
+        "order": config.order,
         "workers": trainer.workers,
     }
 

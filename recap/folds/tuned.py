@@ -119,7 +119,7 @@ def prepare(config: RunConfig) -> TunedSystem:
     # Before the folder: a backbone without weights should leave nothing behind.
     source = config.backbone.source
     encoder = ChatEncoder(load_tokenizer(**source))
-    if config.batching in ("packed", "shared_prefix"):
+    if config.batching in ("packed", "trunk"):
         # What is forced and cannot be is refused now, and not after minutes of loading.
         choose_batching(load_skeleton(**source), config.batching)
     encoding = encode_examples(

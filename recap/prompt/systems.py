@@ -243,6 +243,7 @@ class LocalModel:
             max_new_tokens=decoding.max_new_tokens,
             batch_size=decoding.batch_size,
             threshold=decoding.threshold,
+            engine=decoding.engine,
         )
         order = sorted(prompts, key=prompts.__getitem__)
         step = _BATCHES_BETWEEN_WRITES * decoding.batch_size

@@ -50,9 +50,9 @@ def test_loss_and_gradients_are_those_of_plain_forwards_in_each_batching(
     dtype = torch.float32 if family in EXPERTS else torch.float64
     model = build(family, method=method, dtype=dtype).eval()
     loss, expected = separately(model, RATIONALES)
-    batchings: dict[str, int | None] = {"padded": None, "packed": 0, "shared_prefix": PREFIX}
+    batchings: dict[str, int | None] = {"padded": None, "packed": 0, "trunk": PREFIX}
     if family in SLOWER:
-        batchings.pop("shared_prefix")
+        batchings.pop("trunk")
     for batching, prefix in batchings.items():
         assert choose_batching(model, batching).batching == batching
         found = answer_loss(model, batch_of(RATIONALES, prefix))
@@ -65,7 +65,7 @@ def test_the_slower_exact_way_is_taken_and_said_where_a_prefix_cannot_be_shared(
     family: str,
 ) -> None:
     choice = choose_batching(shrunk.model_of(family, 50))
-    assert choice.batching == ("packed" if family in SLOWER else "shared_prefix")
+    assert choice.batching == ("packed" if family in SLOWER else "trunk")
     assert SLOWER.get(family, "") in choice.reason
 
 

@@ -84,7 +84,7 @@ def run(batching: Batching, most: int | None) -> tuple[ResponseModule, dict[str,
     return module, dict(validated) | dict(tested), sizes
 
 
-@pytest.mark.parametrize("batching", ["padded", "shared_prefix"])
+@pytest.mark.parametrize("batching", ["padded", "trunk"])
 def test_selection_loss_answers_and_scores_are_those_of_whole_batches(
     batching: Batching, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,7 +106,7 @@ def test_selection_loss_answers_and_scores_are_those_of_whole_batches(
 
 def test_halves_hold_every_example_once_and_in_order() -> None:
     encoder = ChatEncoder(shrunk.qwen2_tokenizer())
-    for batching in ("padded", "shared_prefix", "packed"):
+    for batching in ("padded", "trunk", "packed"):
         data = DataModule(
             select=encoded(5, encoder),
             pad_id=encoder.pad_id,

@@ -358,8 +358,8 @@ def sliding(window: int) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_known_architectures_share_the_prefix(family: str) -> None:
     model = build(family, method="lora")
-    assert choose_batching(model) == BatchingChoice(batching="shared_prefix")
-    for requested in ("shared_prefix", "packed", "padded"):
+    assert choose_batching(model) == BatchingChoice(batching="trunk")
+    for requested in ("trunk", "packed", "padded"):
         assert choose_batching(model, requested) == BatchingChoice(batching=requested)
 
 
@@ -369,7 +369,7 @@ def test_layers_that_see_a_window_of_tokens_share_a_prefix_exactly(
     window: int, prefix: int
 ) -> None:
     model = sliding(window=window)
-    assert choose_batching(model).batching == "shared_prefix"
+    assert choose_batching(model).batching == "trunk"
     expected_loss, expected = separately(model, RATIONALES)
     loss = answer_loss(model, batch_of(RATIONALES, prefix))
     assert loss.item() == pytest.approx(expected_loss, rel=1e-7)
@@ -384,7 +384,7 @@ def test_attention_dropout_is_packed_and_refuses_to_share() -> None:
         layer.self_attn.attention_dropout = 0.1
     assert choose_batching(model).batching == "packed"
     with pytest.raises(ConfigError, match=r"attention dropout .* set batching=packed"):
-        choose_batching(model, "shared_prefix")
+        choose_batching(model, "trunk")
 
 
 @pytest.mark.parametrize("family", ["mamba", "gpt2"])
@@ -401,7 +401,7 @@ def test_a_model_that_is_not_known_to_keep_examples_apart_is_padded(family: str)
     choice = choose_batching(model)
     assert choice.batching == "padded"
     assert repr(family) in choice.reason
-    for requested in ("shared_prefix", "packed"):
+    for requested in ("trunk", "packed"):
         with pytest.raises(ConfigError, match=f"batching={requested}: .*; set batching=padded"):
             choose_batching(model, requested)
 

@@ -56,7 +56,7 @@ class Case:
     precision: Any = "32-true"
     dtype: str = "float32"
     per_device: int = 6
-    options: tuple[tuple[str, Any], ...] = (("batching", "shared_prefix"),)
+    options: tuple[tuple[str, Any], ...] = (("batching", "trunk"),)
     gradient_checkpointing: bool = False
     cpu_offload: bool = False
     deferred: bool = False
@@ -86,7 +86,7 @@ CASES = {
     "ddp lora": Case(strategy="ddp", method="lora"),
     "ddp tokens": Case(
         strategy="ddp",
-        options=(("batching", "shared_prefix"), ("max_tokens_per_device", 120)),
+        options=(("batching", "trunk"), ("max_tokens_per_device", 120)),
     ),
     "ddp in phases": Case(strategy="ddp", tied=True, in_phases=True),
     "ddp lora in phases": Case(strategy="ddp", method="lora", per_device=3, in_phases=True),

@@ -19,7 +19,7 @@ from recap.plan.memory import Activations
 from recap.plan.workload import PlannedBatch, Setting
 
 SHARED, RESTS, ANSWER = 40, (20, 30, 25), 6
-LAYOUTS = {"padded": None, "packed": 0, "shared_prefix": SHARED}
+LAYOUTS = {"padded": None, "packed": 0, "trunk": SHARED}
 FAMILIES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from recap.config import Decoding
+from recap.config import Decoding, Engine
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError
 from recap.models.batch_size import AutomaticBatchSize
@@ -77,9 +77,12 @@ class LabelScorer:
         adapter: A PEFT adapter that is switched on before each use, where several share one base.
         in_step: Whether devices go on until the last of them is done, which weights spread over
             devices need.
+        engine: ``trunk`` computes what prompts share once; ``plain`` is transformers' ``generate``;
+            ``auto``: the first where it is exact.
 
     Raises:
-        ConfigError: For a threshold without ``scored`` decoding of two labels.
+        ConfigError: For a threshold without ``scored`` decoding of two labels, or for a model that
+            the engine asked for would not be exact for.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class LabelScorer:
         threshold: float | None = None,
         adapter: str | None = None,
         in_step: bool = False,
+        engine: Engine = "auto",
     ) -> None:
         self._model = model
         self._causal = causal_model(model)
@@ -114,7 +118,10 @@ class LabelScorer:
         end = encoder.end_of_turn_id
         self._path: CachedPath | None = None
         self._engine: TrunkEngine | PlainEngine
-        if why_unsupported(self._causal):
+        why = why_unsupported(self._causal)
+        if engine == "trunk" and why:
+            raise ConfigError(f"decoding.engine=trunk: {why}; set decoding.engine=plain")
+        if why or engine == "plain":
             self._engine = PlainEngine(
                 model, self._tree, end_of_turn_id=end, pad_id=encoder.pad_id, in_step=in_step
             )

@@ -40,7 +40,7 @@ def choose_batching(model: Any, requested: str = "auto") -> BatchingChoice:
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
-        requested: ``auto`` takes the fastest that is exact: ``shared_prefix``, or ``packed``, or
+        requested: ``auto`` takes the fastest that is exact: ``trunk``, or ``packed``, or
             ``padded``. Any of these three is taken as it is, or refused.
 
     Raises:
@@ -56,8 +56,8 @@ def choose_batching(model: Any, requested: str = "auto") -> BatchingChoice:
         return BatchingChoice(batching="packed", reason=not_shared if requested == "auto" else "")
     if not_shared:
         other = "padded" if not_packed else "packed"
-        raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching={other}")
-    return BatchingChoice(batching="shared_prefix")
+        raise ConfigError(f"batching=trunk: {not_shared}; set batching={other}")
+    return BatchingChoice(batching="trunk")
 
 
 LOGITS_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
@@ -86,7 +86,7 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
             ids, positions = batch.input_ids, batch.position_ids
             return run_row(decoder, Row(batch.layout), input_ids=ids, position_ids=positions)
         if batch.layout.trunks:
-            raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching=packed")
+            raise ConfigError(f"batching=trunk: {not_shared}; set batching=packed")
         # transformers finds from the positions where examples begin, and masks (5.23).
         options = {"position_ids": batch.position_ids}
     states: Tensor = decoder(
@@ -296,7 +296,7 @@ def loglikelihoods(
         on_scored: Called with how many more are done.
     """
     causal = causal_model(model)
-    prefix = {"shared_prefix": 1, "packed": 0}.get(choose_batching(causal).batching)
+    prefix = {"trunk": 1, "packed": 0}.get(choose_batching(causal).batching)
     examples = [
         EncodedExample(
             id="", prompt=request.ids[: request.start], answer=request.ids[request.start :]

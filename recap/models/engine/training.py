@@ -62,7 +62,7 @@ def splits_backward(model: Any, batch: Batch) -> bool:
     # On a GPU larger rows are faster, and what they gain there was not measured.
     exact = (
         batch.input_ids.device.type == "cpu"
-        and choose_batching(model).batching == "shared_prefix"
+        and choose_batching(model).batching == "trunk"
         and not any(is_sharded(layer) for layer in causal.get_decoder().layers)
         and not _is_reentrant(causal)
     )
