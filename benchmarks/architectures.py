@@ -99,9 +99,7 @@ def row_of(family: str, notes: list[str]) -> str:
     dtype = torch.float32 if family in ("mixtral", "qwen3_moe") else torch.float64
     model = build(family, dtype=dtype).eval()
     _, expected = separately(model, RATIONALES)
-    cells = [
-        measured(model, batching, expected) for batching in ("trunk", "packed", "padded")
-    ]
+    cells = [measured(model, batching, expected) for batching in ("trunk", "packed", "padded")]
     reason = why_unsupported(model)
     if reason:
         notes.append(f"`{family}`: no `trunk`, since {reason}")
