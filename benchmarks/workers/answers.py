@@ -115,7 +115,7 @@ def latency(work: Work, meter: Meter) -> None:
     turn, tail = 40, 40
     meter.load_ends()
     answerer = work.answerer(decoding="scored", rationale=False)
-    answerer.answer([drawn[0].prompt])
+    answerer.answer([drawn[0].prompt[: work.workload.prefix + 1]])
     meter.start()
     for example in drawn:
         conversation = answerer.branch()
