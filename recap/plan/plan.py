@@ -14,7 +14,7 @@ from recap.config import KeepModels, RunConfig, check_combinations
 from recap.data.batches import Batching
 from recap.folds.run import Run
 from recap.models.backbone import build_skeleton
-from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
+from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import projections
 from recap.output.format import DASH
 from recap.output.report import Report

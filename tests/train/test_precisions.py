@@ -101,7 +101,7 @@ def test_five_precisions_are_offered() -> None:
     assert set(OFFERED) == APART.keys()
 
 
-@pytest.mark.parametrize("batching", ["shared_prefix", "packed", "padded"])
+@pytest.mark.parametrize("batching", ["trunk", "packed", "padded"])
 def test_a_full_training_ends_with_the_loss_that_plain_transformers_finds(
     run: Any, batching: str, tmp_path: Path
 ) -> None:
