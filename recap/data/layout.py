@@ -158,3 +158,17 @@ def common_length(one: np.ndarray, other: np.ndarray) -> int:
     n = min(len(one), len(other))
     differ = np.flatnonzero(one[:n] != other[:n])
     return int(differ[0]) if len(differ) else n
+
+
+def shared_in_order(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Return how many tokens of each prompt stand before it already, in the order of ids.
+
+    >>> shared_in_order([(1, 2, 4), (9, 9), (1, 2, 3)])
+    [2, 0, 0]
+    """
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    arrays = [np.asarray(prompts[i], dtype=np.int64) for i in order]
+    found = [0] * len(prompts)
+    for i, (before, one) in zip(order[1:], itertools.pairwise(arrays), strict=True):
+        found[i] = common_length(one[:-1], before)
+    return found

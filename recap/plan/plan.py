@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from recap.config import KeepModels, RunConfig, check_combinations
 from recap.data.batches import Batching
+from recap.data.layout import shared_in_order
 from recap.folds.run import Run
 from recap.models.backbone import build_skeleton
 from recap.models.engine.loss import BatchingChoice, choose_batching
@@ -349,8 +350,12 @@ class Plan:
                 # What is prompted as it is has no loss.
                 testing = add_up(scoring_groups(self.config, part.test, prefix))
                 decoding += forward_operations(architecture, counts, testing)
-            answered = [(len(example.prompt), len(example.answer)) for example in part.test]
-            decoding += decoding_operations(architecture, counts, answered, prefix=prefix or 0)
+            seen = shared_in_order([example.prompt for example in part.test])
+            answered = [
+                (len(one.prompt), before if batching == "trunk" else 0, len(one.answer))
+                for one, before in zip(part.test, seen, strict=True)
+            ]
+            decoding += decoding_operations(architecture, counts, answered)
         return Operations(training=training, selection=selection, decoding=decoding)
 
     @property

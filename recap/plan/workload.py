@@ -469,23 +469,18 @@ def training_operations(
 def decoding_operations(
     architecture: Architecture,
     counts: ParameterCounts,
-    examples: Iterable[tuple[int, int]],
-    *,
-    prefix: int = 0,
+    examples: Iterable[tuple[int, int, int]],
 ) -> float:
     """Return the operations of answering prompts one token at a time, with a cache.
 
     The tokens of labels that are tried behind each prompt are not counted. ``examples`` gives the
-    tokens of each prompt and of its answer, ``prefix`` those that all prompts begin with and that
-    are computed once.
+    tokens of each prompt, those at its beginning that are computed already, and its answer's.
     """
-    shared = prefix * (prefix + 1) // 2
-    once = Totals(tokens=prefix, pairs=shared, predicted=0)
-    total = forward_operations(architecture, counts, once)
-    for prompt, answer in examples:
+    total = 0.0
+    for prompt, before, answer in examples:
         length = prompt + answer
-        own, pairs = length - prefix, length * (length + 1) // 2 - shared
-        totals = Totals(tokens=own, pairs=pairs, predicted=answer)
+        pairs = (length * (length + 1) - before * (before + 1)) // 2
+        totals = Totals(tokens=length - before, pairs=pairs, predicted=answer)
         total += forward_operations(architecture, counts, totals)
     return total
 

@@ -89,8 +89,8 @@ def test_sharing_computes_the_common_tokens_once() -> None:
 
 def test_an_answer_costs_its_prompt_and_itself_once() -> None:
     counts = count_parameters(toy())
-    assert decoding_operations(toy(), counts, [(3, 2), (3, 2)]) == pytest.approx(2 * 1840)
+    assert decoding_operations(toy(), counts, [(3, 0, 2), (3, 0, 2)]) == pytest.approx(2 * 1840)
     # The matrices (2 x 144 a token) of one of the two common tokens, and its pair, are spared.
     spared = 2 * 144 * 1 + 4 * 4 * 1
-    found = decoding_operations(toy(), counts, [(3, 2), (3, 2)], prefix=1)
+    found = decoding_operations(toy(), counts, [(3, 0, 2), (3, 1, 2)])
     assert found == pytest.approx(2 * 1840 - spared)
