@@ -1,9 +1,10 @@
 """The overview and the paper's tables from run folders: overall, ablation, per category.
 
 The paper's published figures (arXiv 2601.14780, Tables 4, 5, 10 and 11) can stand beside ours.
-``published.csv`` holds every cell that our copy of the paper has, in percent. A cell is blank where
-the paper contradicts itself (two tables print different figures, rows repeat or join others, means
-do not fit the classes); its ``doubt`` says how. Cells that our copy lacks are not there at all.
+``published.csv`` holds every cell that our copy of the paper has, in percent, as mean ± deviation;
+over all categories precision, recall and F1 are macro-averages. A ? stands where the paper
+contradicts itself (two tables print different figures, rows repeat or join others, means do not fit
+the classes); ``doubt`` says how. Cells that our copy lacks are empty.
 """
 
 from __future__ import annotations
@@ -35,14 +36,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """One published cell, in percent; ``None`` where it is blank."""
+    """One published cell, in percent; ``None`` where the paper contradicts itself."""
 
     mean: float | None
     std: float | None
-    tables: tuple[str, ...]
-    """Numbers of the paper's tables that print it."""
     doubt: str
-    """Why it, or its deviation, is blank."""
+    """Why it, or its deviation, is ``None``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +75,29 @@ _SERVED = {
 }
 """As their vendors call them; open models are called as on the hub."""
 _RATIONALES = {"true": True, "false": False, "": None}
+_SYSTEM = ("system", "shots", "tuning", "rationale")
+"""Columns of published.csv that tell systems apart."""
+
+PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
+"""Figures of a category, and what a table's header calls them."""
 
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
     """Return all published rows, baselines first."""
-    grouped: dict[tuple[str, str, str, str], dict[tuple[str, str, str], PublishedFigure]] = {}
+    grouped: dict[tuple[str, ...], dict[tuple[str, str, str], PublishedFigure]] = {}
     text = files("recap.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
-        key = row["system"], row["shots"], row["tuning"], row["rationale"]
-        grouped.setdefault(key, {})[row["task"], row["category"], row["metric"]] = PublishedFigure(
-            mean=float(row["mean"]) if row["mean"] else None,
-            std=float(row["std"]) if row["std"] else None,
-            tables=tuple(row["tables"].split()),
-            doubt=row["doubt"],
-        )
+        figures = grouped.setdefault(tuple(row[name] for name in _SYSTEM), {})
+        for column in (*PER_LABEL, "accuracy"):
+            metric = column if row["category"] or column == "accuracy" else f"macro_{column}"
+            if row[column]:
+                mean, std = (
+                    None if part == "?" else float(part) for part in row[column].split(" ± ")
+                )
+                figures[row["task"], row["category"], metric] = PublishedFigure(
+                    mean=mean, std=std, doubt=row["doubt"]
+                )
     return tuple(
         PublishedRow(
             model=_MODELS[system],
@@ -113,10 +120,6 @@ def published_row(system: ReportedSystem) -> PublishedRow | None:
         if system.model == key or re.fullmatch(_SERVED.get(key, on_hub), system.model):
             return row
     return None
-
-
-PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
-"""Figures of a category, and what a table's header calls them."""
 
 
 def _run_figures(run: ReportedRun, system: ReportedSystem) -> dict[str, Any]:
