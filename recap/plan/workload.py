@@ -10,7 +10,7 @@ and the optimizer's step, under a percent together, are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -432,34 +432,21 @@ class Setting:
         return self.adapter_bytes if self.adapted else self.weight_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """The like-named numbers of several :class:`PlannedBatch`, added up."""
-
-    tokens: int
-    pairs: int
-    predicted: int
-
-
-def add_up(groups: Iterable[PlannedBatch]) -> Totals:
-    """Return the totals of micro-batches."""
-    listed, names = list(groups), [field.name for field in fields(Totals)]
-    return Totals(**{name: sum(getattr(group, name) for group in listed) for name in names})
-
-
 def forward_operations(
-    architecture: Architecture, counts: ParameterCounts, totals: Totals
+    architecture: Architecture, counts: ParameterCounts, groups: Sequence[PlannedBatch]
 ) -> float:
-    """Return the operations of one forward with the loss over tokens and pairs."""
-    matrices, adapters, head, attention = _terms(architecture, counts, totals)
-    return matrices + adapters + head + attention
+    """Return the operations of one forward with the loss over micro-batches."""
+    return sum(_terms(architecture, counts, groups))
 
 
 def training_operations(
-    architecture: Architecture, counts: ParameterCounts, setting: Setting, totals: Totals
+    architecture: Architecture,
+    counts: ParameterCounts,
+    setting: Setting,
+    groups: Sequence[PlannedBatch],
 ) -> float:
-    """Return the operations of a forward and backward over tokens and pairs."""
-    matrices, adapters, head, attention = _terms(architecture, counts, totals)
+    """Return the operations of a forward and backward over micro-batches."""
+    matrices, adapters, head, attention = _terms(architecture, counts, groups)
     again = matrices + adapters + attention if setting.gradient_checkpointing else 0.0
     weights = (2 if setting.adapted else 3) * (matrices + head)
     return weights + 3 * (adapters + attention) + again
@@ -478,23 +465,18 @@ def decoding_operations(
     tokens of each prompt and of its answer, ``prefix`` those that all prompts begin with and that
     are computed once.
     """
-    shared = prefix * (prefix + 1) // 2
-    once = Totals(tokens=prefix, pairs=shared, predicted=0)
-    total = forward_operations(architecture, counts, once)
-    for prompt, answer in examples:
-        length = prompt + answer
-        own, pairs = length - prefix, length * (length + 1) // 2 - shared
-        totals = Totals(tokens=own, pairs=pairs, predicted=answer)
-        total += forward_operations(architecture, counts, totals)
-    return total
+    whole = _group([(prompt + answer, answer) for prompt, answer in examples], prefix)
+    return forward_operations(architecture, counts, [whole])
 
 
 def _terms(
-    architecture: Architecture, counts: ParameterCounts, totals: Totals
+    architecture: Architecture, counts: ParameterCounts, groups: Sequence[PlannedBatch]
 ) -> tuple[float, float, float, float]:
     """Return the operations of a forward in matrices, adapters, output layer and attention."""
-    matrices = 2.0 * counts.layer_matrices * totals.tokens
-    adapters = 2.0 * counts.adapters * totals.tokens
-    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    attention = 4.0 * architecture.layers * architecture.query * totals.pairs
+    tokens, predicted = sum(one.tokens for one in groups), sum(one.predicted for one in groups)
+    matrices = 2.0 * counts.layer_matrices * tokens
+    adapters = 2.0 * counts.adapters * tokens
+    head = 2.0 * architecture.hidden * architecture.vocabulary * predicted
+    pairs = sum(one.pairs for one in groups)
+    attention = 4.0 * architecture.layers * architecture.query * pairs
     return matrices, adapters, head, attention
