@@ -184,7 +184,7 @@ def _share(character: str) -> float:
     return 1 / (HAN_PER_TOKEN if is_han else CHARACTERS_PER_TOKEN)
 
 
-Examples = tuple[EncodedExample, ...]
+Examples = Sequence[EncodedExample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,15 +257,7 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
         trainings = [PlannedTraining(train=encoding.examples, select=(), test=(), prefix=prefix)]
     else:
         folds = [run.folds[int(part)] for part in run.parts]
-        trainings = [
-            PlannedTraining(
-                train=run.encoded(fold.train),
-                select=run.encoded(fold.select),
-                test=run.encoded(fold.test),
-                prefix=prefix,
-            )
-            for fold in folds
-        ]
+        trainings = [PlannedTraining(**run.examples_of(fold), prefix=prefix) for fold in folds]
     return RunWorkload(
         trainings=tuple(trainings),
         examples=encoding.examples,

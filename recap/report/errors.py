@@ -287,7 +287,6 @@ def _patterns(runs: ByRun) -> ReportTable:
 
 
 def _breakdowns(runs: ByRun) -> Iterator[ReportTable]:
-    """Yield a table for each property, all runs in it."""
     titles = {by: found.title for one in runs.values() for by, found in one.breakdowns.items()}
     for by, title in titles.items():
         having = {name: one.breakdowns[by] for name, one in runs.items() if by in one.breakdowns}
@@ -416,7 +415,6 @@ def _shown(one: RunErrors) -> dict[str, Interval]:
 
 
 def _wrong_in_all(runs: Sequence[ReportedRun]) -> dict[str, WrongInAll]:
-    """Return what all runs of one task got wrong, by the task's name."""
     by_task: dict[str, list[ReportedRun]] = defaultdict(list)
     for run in runs:
         by_task[run.task.name].append(run)

@@ -407,8 +407,9 @@ def _rating_sheet(
         )
         for key in _to_rate(found)
     ]
-    sheet = blank_sheet(examples, criteria=RATINGS.criteria, language=language, texts=texts)
-    return sheet_to_csv(sheet.header, sheet.rows)
+    return sheet_to_csv(
+        *blank_sheet(examples, criteria=RATINGS.criteria, language=language, texts=texts)
+    )
 
 
 def _to_rate(found: RunRationales) -> list[str]:

@@ -123,7 +123,6 @@ def published_row(system: ReportedSystem) -> PublishedRow | None:
 
 
 def _run_figures(run: ReportedRun, system: ReportedSystem) -> dict[str, Any]:
-    """Return all figures of a run at full precision, as the JSON file has them."""
     summary = run.summary
     return {
         "run": run.name,
@@ -171,7 +170,6 @@ def csv_rows(
 
 
 def _figures_of(summary: Summary) -> dict[tuple[str, str], Spread]:
-    """Return all figures by category (empty: over all) and metric."""
     found = {("", metric): spread for metric, spread in summary.metrics.items()}
     for label, figures in summary.per_label.items():
         found |= {(label, metric): getattr(figures, metric) for metric in PER_LABEL}
@@ -285,7 +283,6 @@ def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
 
 
 def _label_warnings(runs: Sequence[ReportedRun]) -> list[dict[str, str | None]]:
-    """Return what notes say of the labels that folds of each run lack."""
     return [{"name": run.title, "warning": support_warning(run.summary)} for run in runs]
 
 
