@@ -55,9 +55,8 @@ class PlannedBatch:
         >>> [PlannedBatch(lengths=(10, 14), answers=(2, 2), prefix=p).tokens for p in (None, 0, 8)]
         [28, 24, 16]
         """
-        if self.prefix is None:
-            return len(self.lengths) * max(self.lengths, default=0)
-        return self.prefix + sum(self.suffixes)
+        limits = BatchLimits(examples=len(self.lengths), prefix=self.prefix)
+        return limits.tokens_of(self.lengths) if self.lengths else self.prefix or 0
 
     @property
     def seen(self) -> int:

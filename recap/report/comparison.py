@@ -49,6 +49,7 @@ from recap.report.options import ReportConfig
 from recap.report.runs import (
     Repeats,
     ReportedRun,
+    by_task,
     distinct,
     group_name,
     group_repeats,
@@ -328,10 +329,7 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
                 f"compare_to={options.compare_to}: no such run among {', '.join(names)}"
                 f"{did_you_mean(options.compare_to, names)}"
             )
-    tasks = dict.fromkeys(run.task.name for run in runs)
-    found = {
-        task: _family([run for run in runs if run.task.name == task], options) for task in tasks
-    }
+    found = {task: _family(own, options) for task, own in by_task(runs).items()}
     families = {task: family for task, (family, _) in found.items() if family}
     if not families:
         return None
@@ -585,8 +583,7 @@ class RunSpread:
 def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the spread of every run's scores, by task."""
     found = [_spread_of(run, options) for run in runs]
-    tasks = dict.fromkeys(run.task.name for run in runs)
-    by_task = {task: [one for one in found if one.run.task.name == task] for task in tasks}
+    spread = {task: [one for one in found if one.run.task.name == task] for task in by_task(runs)}
     repeated = [group for group in group_repeats(runs) if len(group) > 1]
     spreads = [
         {m: repeat_spread([fold_values(run, m) for run in group]) for m in METRICS}
@@ -596,7 +593,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     gaps = [compare(*pair, options) for pair in protocol_twins(runs)]
     without = {one.run.title: " ".join(reasons(_named(one.pooled))) for one in found}
     sheets = []
-    for of_task in by_task.values():
+    for of_task in spread.values():
         sheets += [_folds_sheet(of_task, metric, options) for metric in METRICS]
         sheets += _label_sheets(of_task, options)
     titled = dict(zip(map(group_title, repeated), spreads, strict=True))
@@ -637,7 +634,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
                 ],
                 axis=f"macro-F1 of {task}, percent",
             )
-            for task, of_task in by_task.items()
+            for task, of_task in spread.items()
         },
     )
 

@@ -27,7 +27,7 @@ from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
 from recap.records import FEW_TEST_EXAMPLES, Spread, Summary
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, ReportedSystem, group_systems
+from recap.report.runs import ReportedRun, ReportedSystem, by_task, group_systems
 from recap.runs.provenance import learned_from
 
 if TYPE_CHECKING:
@@ -212,8 +212,7 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
     """Return the tables over all runs, a row a system; the best mean of each column is bold."""
     systems = group_systems(runs)
     system_of = {run.name: system for system in systems for run in system.runs.values()}
-    names = dict.fromkeys(run.task.name for run in runs)
-    tasks = sorted(names, key=lambda name: (*_PAPER_TASKS, name).index(name))
+    tasks = sorted(by_task(runs), key=lambda name: (*_PAPER_TASKS, name).index(name))
     sheets = [_overall(systems, task, options) for task in tasks]
     sheets += _ablation(systems, tasks, options)
     for task in tasks:
@@ -474,8 +473,9 @@ def headline(runs: Sequence[ReportedRun]) -> tuple[str, ...]:
     """Return a sentence a task: its best system by mean macro-F1."""
     systems = group_systems(runs)
     sentences = []
-    for task in dict.fromkeys(run.task.name for run in runs):
-        best, run = _best_of(systems, task)
+    for task in by_task(runs):
+        scored = [(system, system.runs[task]) for system in systems if task in system.runs]
+        best, run = max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
         spread = run.summary.metrics["macro_f1"]
         over = f"{len(run.scores)} folds" if len(run.scores) > 1 else "one fold"
         few = few_examples(runs, task) is not None
@@ -500,14 +500,8 @@ def few_examples(runs: Sequence[ReportedRun], task: str) -> int | None:
 
 def few_by_task(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
     """Return the tasks without a winner for their few test examples, as notes take them."""
-    tasks = dict.fromkeys(run.task.name for run in runs)
-    found = [(task, few_examples(runs, task)) for task in tasks]
+    found = [(task, few_examples(runs, task)) for task in by_task(runs)]
     return [{"task": task, "n": n, "few": FEW_TEST_EXAMPLES} for task, n in found if n is not None]
-
-
-def _best_of(systems: Sequence[ReportedSystem], task: str) -> tuple[ReportedSystem, ReportedRun]:
-    scored = [(system, system.runs[task]) for system in systems if task in system.runs]
-    return max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
 
 
 def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:
