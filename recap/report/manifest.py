@@ -198,11 +198,13 @@ def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
 
 def _run_entries(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
     """Return the entries that a run has as a whole, as :func:`places_of` returns others."""
-    found = {}
-    for key in ("device", "data_hash", "partition_hash"):
-        of_value = statements_of(runs, lambda run, key=key: str(run.manifest.get(key) or UNKNOWN))
-        found[key.replace("_", " ")] = {v: named(own, among=runs) for v, own in of_value.items()}
-    return found
+
+    def places(key: str) -> dict[str, str]:
+        of_value = statements_of(runs, lambda run: str(run.manifest.get(key) or UNKNOWN))
+        return {value: named(own, among=runs) for value, own in of_value.items()}
+
+    keys = ("device", "data_hash", "partition_hash")
+    return {key.replace("_", " "): places(key) for key in keys}
 
 
 def value_sheet(
