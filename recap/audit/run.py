@@ -209,7 +209,6 @@ def candidates(spans: Sequence[TokenSpan]) -> list[LoglikelihoodRequest]:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many leading tokens two sequences share."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -309,7 +309,6 @@ def adjudicate_labels(config: CorpusConfig) -> Report:
 def _agreements(
     annotations: Sequence[AnnotatorLabel], rounds: Sequence[str], name: str
 ) -> tuple[Agreement, Agreement]:
-    """Return the agreement within a round, and over all rounds up to it."""
     so_far = rounds[: rounds.index(name) + 1]
     within = [annotation for annotation in annotations if annotation.round == name]
     up_to = [annotation for annotation in annotations if annotation.round in so_far]

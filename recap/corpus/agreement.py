@@ -58,7 +58,6 @@ def agreement(config: CorpusConfig) -> Report:
 
 
 def _figures(found: Agreement, options: AgreementOptions) -> dict[str, Any]:
-    """Return every figure, the coefficients at the top."""
     every = asdict(found)
     coefficients, per_label = every.pop("coefficients"), every.pop("per_label")
     return {
@@ -176,7 +175,6 @@ def _notes(found: Agreement) -> list[str]:
 
 
 def _named(found: Agreement) -> dict[str, Interval]:
-    """Return every interval that tables have, by what they call it."""
     of_labels = {row.label: row.coefficients["cohen_kappa"] for row in found.per_label}
     return {NAMES[name]: one for name, one in found.coefficients.items()} | of_labels
 

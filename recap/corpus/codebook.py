@@ -41,7 +41,6 @@ class Entry:
 
 
 def _words(language: Language) -> Mapping[str, str]:
-    """Return the fixed words of a codebook."""
     words: Mapping[str, str] = read_texts("corpus/words.yaml")[language]
     return words
 

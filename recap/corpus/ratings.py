@@ -164,16 +164,16 @@ def _blank(config: CorpusConfig) -> Report:
     explained = _explained(config, read_utterances(source, config.data))
     draw = random.Random(f"rating sample {options.seed}")
     examples = draw.sample(explained, min(options.size, len(explained)))
-    sheet = blank_sheet(examples, criteria=options.criteria, language=config.data.language)
+    header, cells = blank_sheet(examples, criteria=options.criteria, language=config.data.language)
     try:
         scales = dict.fromkeys(options.criteria, options.points)
-        book = workbook_bytes({"Sheet": (sheet.header, sheet.rows)}, scales=scales)
+        book = workbook_bytes({"Sheet": (header, cells)}, scales=scales)
     except NoOpenpyxlError:
         book = None
     pages: dict[str, str | bytes] = {}
     for rater in options.raters:
         check_file_name("ratings.raters", rater)
-        pages[f"ratings_{rater}.csv"] = sheet_to_csv(sheet.header, sheet.rows)
+        pages[f"ratings_{rater}.csv"] = sheet_to_csv(header, cells)
         if book is not None:
             pages[f"ratings_{rater}.xlsx"] = book
     keep_filled_in(config, pages)
@@ -209,16 +209,16 @@ def _blank(config: CorpusConfig) -> Report:
 def _filled(config: CorpusConfig) -> Report:
     options = config.ratings
     paths = [named_path("ratings.path", part) for part in several(options.path or [])]
-    read = read_ratings(paths, criteria=options.criteria, points=options.points)
-    found = summarize_ratings(read.ratings, criteria=options.criteria, points=options.points)
-    raters = tuple(dict.fromkeys(rating.rater for rating in read.ratings))
+    read, empty = read_ratings(paths, criteria=options.criteria, points=options.points)
+    found = summarize_ratings(read, criteria=options.criteria, points=options.points)
+    raters = tuple(dict.fromkeys(rating.rater for rating in read))
     coefficients = (
         "alpha: Krippendorff's for ranks; kappa: Cohen's with quadratic weights, mean over pairs "
         "of raters; ICC(2,1), ICC(2,k): absolute agreement, two-way random, over what all rated"
     )
     notes = ["mean and SD (ddof 1) over all ratings; –: undefined", coefficients]
-    if read.empty:
-        notes.append(f"{read.empty:,} cells are empty and are no rating")
+    if empty:
+        notes.append(f"{empty:,} cells are empty and are no rating")
     return Report(
         action="ratings",
         title=f"Ratings of {len(raters)} raters from 1 to {options.points}",
@@ -237,7 +237,7 @@ def _filled(config: CorpusConfig) -> Report:
             {key: value for key, value in figures.items() if not isinstance(value, tuple | list)}
             for figures in map(asdict, found)
         ],
-        charts={"ratings": partial(_chart, found)} if read.ratings else {},
+        charts={"ratings": partial(_chart, found)} if read else {},
     )
 
 

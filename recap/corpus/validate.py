@@ -318,7 +318,6 @@ def validate(config: CorpusConfig) -> Report:
 def _check(
     config: CorpusConfig, source: CorpusSource
 ) -> tuple[tuple[ConsistencyFlag, ...], dict[str, int]]:
-    """Return all hints, and the counts of utterances."""
     checker = ConsistencyChecker(
         task=find_task(config) if config.labels == "canonical" else None,
         near_duplicates=config.validate.near_duplicates,

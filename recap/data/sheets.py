@@ -119,28 +119,20 @@ _COLUMNS = ("id", "session", "dialogue", "label", "rationale")
 _WORDS = ("dialogue", "rationale")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlankSheet:
-    """A sheet to be filled in: cells for points and a comment are empty."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def blank_sheet(
     examples: Sequence[Example],
     *,
     criteria: Sequence[str],
     language: str | None = "en",
     texts: bool = True,
-) -> BlankSheet:
-    """Return a sheet with a row an example, as :func:`read_ratings` reads it once it is filled.
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return header and rows of a sheet, as :func:`read_ratings` reads it once it is filled.
 
-    Each of the ``criteria`` is a column. Without ``texts``, which holds dialogue and rationale, it
-    says what to look up.
+    Rows are the examples; cells for the ``criteria`` and a comment are empty. Without ``texts``,
+    which holds dialogue and rationale, it says what to look up.
     """
     kept = [name for name in _COLUMNS if texts or name not in _WORDS]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for example in examples:
         cells = {
             "id": example.id,
@@ -150,20 +142,13 @@ def blank_sheet(
             "rationale": example.rationale or "",
         }
         rows.append((*(cells[name] for name in kept), *[""] * (len(criteria) + 1)))
-    return BlankSheet(header=(*kept, *criteria, "comment"), rows=tuple(rows))
+    return (*kept, *criteria, "comment"), rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class FilledSheets:
-    """The ratings of one or more sheets."""
-
-    ratings: tuple[Rating, ...]
-    empty: int
-    """Cells that were left empty."""
-
-
-def read_ratings(paths: Sequence[Path], *, criteria: Sequence[str], points: int) -> FilledSheets:
-    """Return what raters filled in.
+def read_ratings(
+    paths: Sequence[Path], *, criteria: Sequence[str], points: int
+) -> tuple[list[Rating], int]:
+    """Return what raters filled in, and how many cells they left empty.
 
     A sheet has the columns ``id`` and the criteria; who rated stands in a column ``rater``, else in
     the file's name (``ratings_ann.csv``).
@@ -203,7 +188,7 @@ def read_ratings(paths: Sequence[Path], *, criteria: Sequence[str], points: int)
             f"{', '.join(map(str, paths))}: nothing was rated; write 1 to {points} in the columns "
             f"{', '.join(criteria)}"
         )
-    return FilledSheets(ratings=tuple(found), empty=empty)
+    return found, empty
 
 
 def _points(

@@ -26,17 +26,6 @@ from recap.tasks.library import build_task
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 
-
-@dataclass(frozen=True, kw_only=True)
-class CascadeLabels:
-    """The labels of two stages, and those of both together."""
-
-    opened: str
-    """The label of the first stage that the second one opens up."""
-    together: tuple[str, ...]
-    """The second stage's labels and the first stage's others, in the taxonomy's order."""
-
-
 FIRST_STAGE = ("missed", "false_alarms", "confused", "unreadable_first")
 """Errors of the first stage: examples of the opened label that got another one, those of others
 that got the opened one, those of others that got a wrong other one (there is none where it has only
@@ -49,8 +38,12 @@ pattern, none."""
 
 def cascade_labels(
     taxonomy: Taxonomy, first: Sequence[str], second: Sequence[str]
-) -> CascadeLabels:
-    """Return the labels of two stages together; refuse stages that do not follow each other."""
+) -> tuple[str, tuple[str, ...]]:
+    """Return the label of the first stage that the second opens up, and those of both together.
+
+    That is the second stage's labels and the first stage's others, in the taxonomy's order. Stages
+    that do not follow each other are refused.
+    """
     above = {next((n for n in taxonomy.lineage(x)[1:] if n in first), None) for x in second}
     if len(above) != 1 or None in above:
         raise DataError(
@@ -62,14 +55,14 @@ def cascade_labels(
     opened = str(above.pop())
     wanted = {*second, *first} - {opened}
     order = [category.name for category in taxonomy.categories]
-    return CascadeLabels(opened=opened, together=tuple(sorted(wanted, key=order.index)))
+    return opened, tuple(sorted(wanted, key=order.index))
 
 
 def join_stages(
     first: Iterable[Prediction],
     second: Mapping[str, Prediction],
     *,
-    labels: CascadeLabels,
+    opened: str,
     task: str = "cascade",
 ) -> list[Prediction]:
     """Return what the two stages answer together, an answer for each one of the first stage.
@@ -82,14 +75,14 @@ def join_stages(
     joined = []
     for prediction in first:
         finer = second.get(prediction.id)
-        if prediction.gold == labels.opened and finer is None:
+        if prediction.gold == opened and finer is None:
             raise DataError(
-                f"example {quote_id(prediction.id)} is {labels.opened}, and the second stage has "
+                f"example {quote_id(prediction.id)} is {opened}, and the second stage has "
                 "no answer to it; score runs over the same data and folds"
             )
-        gold = finer.gold if prediction.gold == labels.opened and finer else prediction.gold
+        gold = finer.gold if prediction.gold == opened and finer else prediction.gold
         answer = prediction
-        if prediction.label == labels.opened:
+        if prediction.label == opened:
             answer = finer or replace(prediction, label=None, rationale=None, text="")
         joined.append(
             replace(
@@ -97,7 +90,7 @@ def join_stages(
                 task=task,
                 gold=gold,
                 label=answer.label,
-                probabilities=joint_probabilities(prediction, finer, labels.opened),
+                probabilities=joint_probabilities(prediction, finer, opened),
                 rationale=answer.rationale,
                 text=answer.text,
                 parsed=answer.label is not None,
@@ -124,7 +117,7 @@ def count_errors(
     first: Iterable[Prediction],
     joined: Sequence[Prediction],
     *,
-    labels: CascadeLabels,
+    opened: str,
     taxonomy: Taxonomy,
 ) -> dict[str, Any]:
     """Return where the errors of the joint answers arise; every error is counted once.
@@ -133,7 +126,7 @@ def count_errors(
     the ``shares`` of stages and kinds in the total, ``None`` where there are no errors.
     """
     found = Counter(
-        _kind_of_error(judged, answer, labels, taxonomy)
+        _kind_of_error(judged, answer, opened, taxonomy)
         for judged, answer in zip(first, joined, strict=True)
     )
     counts = {kind: found[kind] for kind in (*FIRST_STAGE, *SECOND_STAGE)}
@@ -147,15 +140,15 @@ def count_errors(
 
 
 def _kind_of_error(
-    judged: Prediction, answer: Prediction, labels: CascadeLabels, taxonomy: Taxonomy
+    judged: Prediction, answer: Prediction, opened: str, taxonomy: Taxonomy
 ) -> str | None:
     if judged.label is None:
         return "unreadable_first"
     if judged.label != judged.gold:
-        if judged.gold == labels.opened:
+        if judged.gold == opened:
             return "missed"
-        return "false_alarms" if judged.label == labels.opened else "confused"
-    if judged.gold != labels.opened or answer.label == answer.gold:
+        return "false_alarms" if judged.label == opened else "confused"
+    if judged.gold != opened or answer.label == answer.gold:
         return None
     if answer.label is None:
         return "unreadable_second"
@@ -199,9 +192,8 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
     """
     first = _stage("binary", str(config.binary))
     second = _stage("fine_grained", str(config.fine_grained))
-    labels = cascade_labels(first.task.taxonomy, first.task.labels, second.task.labels)
+    opened, labels = cascade_labels(first.task.taxonomy, first.task.labels, second.task.labels)
     folds = _shared_folds(first, second, config.training.cv.fold)
-    opened = labels.opened
     passed_on = {
         fold: [p for p in first.predictions(fold) if p.label == opened and p.gold != opened]
         for fold in folds
@@ -215,7 +207,7 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
         known = {p.id: p for p in (*answers, *(asked[fold][0] if fold in asked else ()))}
         before += judged
         own += answers
-        joined += join_stages(judged, known, labels=labels, task=NAME)
+        joined += join_stages(judged, known, opened=opened, task=NAME)
     stages = {
         "binary": score(before, task=first.task.name, labels=first.task.labels),
         "fine_grained": score(own, task=second.task.name, labels=second.task.labels),
@@ -224,7 +216,7 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
         joined,
         subject=f"{first.folder.path} and {second.folder.path}",
         task=NAME,
-        labels=labels.together,
+        labels=labels,
         notes=[
             f"folds {', '.join(map(str, folds))} of one partition",
             _false_alarm_note(sum(map(len, passed_on.values())), config.false_alarms),
@@ -233,7 +225,7 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
         protocol=first.config.cv.protocol,
         figures={
             "stages": {name: scores_to_dict(scores) for name, scores in stages.items()},
-            "errors": count_errors(before, joined, labels=labels, taxonomy=first.task.taxonomy),
+            "errors": count_errors(before, joined, opened=opened, taxonomy=first.task.taxonomy),
         },
     )
 

@@ -279,7 +279,6 @@ def in_processes(
 
 
 def _one_process(send: Any, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Work as one of several processes."""
     with quiet_libraries():
         work(*arguments, _Sender(send))
 

@@ -25,6 +25,7 @@ from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig
 from recap.insights.source import AnnotatedSource, notes_of, read_source
+from recap.output.charts import open_axes
 from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
@@ -450,13 +451,10 @@ _DARK = 0.62
 
 def _heat_map(data: AllianceData, found: list[Correlation], method: str) -> Figure:
     """Return correlations as colors and numbers; blue negative, red positive."""
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     rows, columns = tuple(data.predictors), tuple(data.outcomes)
-    size = (2.2 + 1.1 * len(columns), 1.1 + 0.32 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = open_axes(2.2 + 1.1 * len(columns), 1.1 + 0.32 * len(rows))
     values = np.array([np.nan if c.r is None else c.r for c in found])
     known = np.abs(values[~np.isnan(values)])
     most = float(known.max()) if known.size and known.max() > 0 else 1.0

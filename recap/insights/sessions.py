@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 
 def _overview(overall: Prevalence, groups: Mapping[str, Prevalence], marked: str) -> ReportTable:
-    """Return how often resistance occurs, one column for all and one for each group."""
     lines: dict[str, Callable[[Prevalence], str]] = {
         "sessions": lambda p: f"{p.n_sessions:,}",
         "labeled client utterances": lambda p: f"{p.n_utterances:,}",
@@ -67,7 +66,6 @@ def _overview(overall: Prevalence, groups: Mapping[str, Prevalence], marked: str
 
 
 def _labels(overall: Prevalence, source: AnnotatedSource, marked: str) -> ReportTable:
-    """Return the share of each label, and that of each behavior among resistant utterances."""
     n_resistant, behaviors = overall.n_resistant, source.behaviors
     shares = dict(zip(source.labels, overall.label_shares, strict=True))
     counts = {label: round((i.value or 0) * overall.n_utterances) for label, i in shares.items()}
@@ -89,7 +87,6 @@ def _labels(overall: Prevalence, source: AnnotatedSource, marked: str) -> Report
 
 
 def _development(parts: Sequence[Part], marked: str) -> ReportTable:
-    """Return the share of resistance in each part of the sessions."""
     return table_of(
         f"Development over the session, in {len(parts)} equal parts{marked}",
         enumerate(parts, start=1),
@@ -102,7 +99,6 @@ def _development(parts: Sequence[Part], marked: str) -> ReportTable:
 
 
 def _acts(acts: Mapping[str, Part], source: AnnotatedSource, marked: str) -> ReportTable:
-    """Return what clients do right after each act of the counselor."""
 
     def most(part: Part) -> str:
         counts = dict(zip(source.labels, part.counts, strict=True))
@@ -123,7 +119,6 @@ def _acts(acts: Mapping[str, Part], source: AnnotatedSource, marked: str) -> Rep
 
 
 def _corrected_shares(found: CorrectedShares) -> ReportTable:
-    """Return shares as answered and as corrected for misclassification."""
     return table_of(
         "Shares corrected for misclassification, %",
         found.labels.items(),

@@ -413,7 +413,6 @@ _TESTS = {"shapiro_wilk": "Shapiro–Wilk, W", "levene": "Levene, F", "box_m": "
 def _power_sheet(
     options: StudyOptions, size: SampleSize | None, study: Study | None
 ) -> ReportTable:
-    """Return sample size and, where there are scores, the power that the study had."""
     rows = [
         ("expected f (G*Power's convention)", number(options.f, 3)),
         ("correlation of the phases, assumed", share(options.rho)),
@@ -441,7 +440,6 @@ def _power_sheet(
 
 
 def _study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
-    """Return means, analysis of variance, follow-up tests, effect sizes and checks."""
     level = f"{100 * confidence:g}% CI"
     means = table_of(
         "Scores",

@@ -130,12 +130,10 @@ class ReportTable:
 
 
 def _in_markdown(cell: str) -> str:
-    """Return a cell as Markdown shows it, on one line."""
     return plain_markdown(" ".join(cell.splitlines()))
 
 
 def _in_latex(cell: str) -> str:
-    """Return a cell as LaTeX shows it, on one line."""
     shown = [_LATEX_ESCAPES.get(c, c) for c in " ".join(printable(cell).splitlines())]
     # Behind the end of the row before, these would be its options.
     return "".join([f"{{{c}}}" if c in "[*" else c for c in shown[:1]] + shown[1:])

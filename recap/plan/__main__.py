@@ -20,9 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @quiet_libraries()
 def _plan(config: PlanConfig) -> None:
-    from pathlib import Path
-
-    from recap.output.report import print_report, write_report
+    from recap.output.report import deliver
     from recap.plan.plan import make_plan, plan_report
     from recap.plan.prompted import prompted_report
 
@@ -30,9 +28,7 @@ def _plan(config: PlanConfig) -> None:
         report = prompted_report(config.prompted, config.plan)
     else:
         report = plan_report(make_plan(config.training, config.plan))
-    print_report(report)
-    if config.out is not None:
-        write_report(report, Path(config.out))
+    deliver(report, config.out)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ from recap.plan.workload import (
     RunWorkload,
     Setting,
     Strategy,
-    add_up,
     backbone_encoder,
     decoding_operations,
     encode_prompts,
@@ -341,14 +340,14 @@ class Plan:
         for part in self.workload.trainings:
             prefix = shared_tokens(batching, part.prefix)
             if self.epochs:
-                groups = add_up(training_groups(self.config, part, prefix, setting.n_devices))
+                groups = training_groups(self.config, part, prefix, setting.n_devices)
                 training += self.epochs * training_operations(architecture, counts, setting, groups)
-                selecting = add_up(scoring_groups(self.config, part.select, prefix))
+                selecting = scoring_groups(self.config, part.select, prefix)
                 # Under the nested protocol the best epoch judges them once more.
                 passes = self.epochs + (self.config.cv.protocol == "nested")
                 selection += passes * forward_operations(architecture, counts, selecting)
                 # What is prompted as it is has no loss.
-                testing = add_up(scoring_groups(self.config, part.test, prefix))
+                testing = scoring_groups(self.config, part.test, prefix)
                 decoding += forward_operations(architecture, counts, testing)
             seen = shared_in_order([example.prompt for example in part.test])
             answered = [

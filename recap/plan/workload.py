@@ -10,7 +10,7 @@ and the optimizer's step, under a percent together, are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -55,9 +55,8 @@ class PlannedBatch:
         >>> [PlannedBatch(lengths=(10, 14), answers=(2, 2), prefix=p).tokens for p in (None, 0, 8)]
         [28, 24, 16]
         """
-        if self.prefix is None:
-            return len(self.lengths) * max(self.lengths, default=0)
-        return self.prefix + sum(self.suffixes)
+        limits = BatchLimits(examples=len(self.lengths), prefix=self.prefix)
+        return limits.tokens_of(self.lengths) if self.lengths else self.prefix or 0
 
     @property
     def seen(self) -> int:
@@ -184,7 +183,7 @@ def _share(character: str) -> float:
     return 1 / (HAN_PER_TOKEN if is_han else CHARACTERS_PER_TOKEN)
 
 
-Examples = tuple[EncodedExample, ...]
+Examples = Sequence[EncodedExample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,15 +256,7 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
         trainings = [PlannedTraining(train=encoding.examples, select=(), test=(), prefix=prefix)]
     else:
         folds = [run.folds[int(part)] for part in run.parts]
-        trainings = [
-            PlannedTraining(
-                train=run.encoded(fold.train),
-                select=run.encoded(fold.select),
-                test=run.encoded(fold.test),
-                prefix=prefix,
-            )
-            for fold in folds
-        ]
+        trainings = [PlannedTraining(**run.examples_of(fold), prefix=prefix) for fold in folds]
     return RunWorkload(
         trainings=tuple(trainings),
         examples=encoding.examples,
@@ -433,34 +424,21 @@ class Setting:
         return self.adapter_bytes if self.adapted else self.weight_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """The like-named numbers of several :class:`PlannedBatch`, added up."""
-
-    tokens: int
-    pairs: int
-    predicted: int
-
-
-def add_up(groups: Iterable[PlannedBatch]) -> Totals:
-    """Return the totals of micro-batches."""
-    listed, names = list(groups), [field.name for field in fields(Totals)]
-    return Totals(**{name: sum(getattr(group, name) for group in listed) for name in names})
-
-
 def forward_operations(
-    architecture: Architecture, counts: ParameterCounts, totals: Totals
+    architecture: Architecture, counts: ParameterCounts, groups: Sequence[PlannedBatch]
 ) -> float:
-    """Return the operations of one forward with the loss over tokens and pairs."""
-    matrices, adapters, head, attention = _terms(architecture, counts, totals)
-    return matrices + adapters + head + attention
+    """Return the operations of one forward with the loss over micro-batches."""
+    return sum(_terms(architecture, counts, groups))
 
 
 def training_operations(
-    architecture: Architecture, counts: ParameterCounts, setting: Setting, totals: Totals
+    architecture: Architecture,
+    counts: ParameterCounts,
+    setting: Setting,
+    groups: Sequence[PlannedBatch],
 ) -> float:
-    """Return the operations of a forward and backward over tokens and pairs."""
-    matrices, adapters, head, attention = _terms(architecture, counts, totals)
+    """Return the operations of a forward and backward over micro-batches."""
+    matrices, adapters, head, attention = _terms(architecture, counts, groups)
     again = matrices + adapters + attention if setting.gradient_checkpointing else 0.0
     weights = (2 if setting.adapted else 3) * (matrices + head)
     return weights + 3 * (adapters + attention) + again
@@ -476,21 +454,22 @@ def decoding_operations(
     The tokens of labels that are tried behind each prompt are not counted. ``examples`` gives the
     tokens of each prompt, those at its beginning that are computed already, and its answer's.
     """
-    total = 0.0
-    for prompt, before, answer in examples:
-        length = prompt + answer
-        pairs = (length * (length + 1) - before * (before + 1)) // 2
-        totals = Totals(tokens=length - before, pairs=pairs, predicted=answer)
-        total += forward_operations(architecture, counts, totals)
-    return total
+    examples = list(examples)
+    whole = _group([(prompt + answer, answer) for prompt, _, answer in examples], 0)
+    computed = _group([(before, 0) for _, before, _ in examples], 0)
+    return forward_operations(architecture, counts, [whole]) - forward_operations(
+        architecture, counts, [computed]
+    )
 
 
 def _terms(
-    architecture: Architecture, counts: ParameterCounts, totals: Totals
+    architecture: Architecture, counts: ParameterCounts, groups: Sequence[PlannedBatch]
 ) -> tuple[float, float, float, float]:
     """Return the operations of a forward in matrices, adapters, output layer and attention."""
-    matrices = 2.0 * counts.layer_matrices * totals.tokens
-    adapters = 2.0 * counts.adapters * totals.tokens
-    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    attention = 4.0 * architecture.layers * architecture.query * totals.pairs
+    tokens, predicted = sum(one.tokens for one in groups), sum(one.predicted for one in groups)
+    matrices = 2.0 * counts.layer_matrices * tokens
+    adapters = 2.0 * counts.adapters * tokens
+    head = 2.0 * architecture.hidden * architecture.vocabulary * predicted
+    pairs = sum(one.pairs for one in groups)
+    attention = 4.0 * architecture.layers * architecture.query * pairs
     return matrices, adapters, head, attention

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
@@ -22,7 +21,7 @@ def _report(config: ReportConfig) -> None:
     from rich.text import Text
 
     from recap.output.format import console_for
-    from recap.output.report import print_report, write_report
+    from recap.output.report import deliver
     from recap.report.run import SECTIONS, build_report
     from recap.report.runs import find_runs, read_runs
     from recap.report.verify import verify_run
@@ -43,9 +42,7 @@ def _report(config: ReportConfig) -> None:
             config,
             on_section=lambda name: status.update(f"{name} ({next(done)} of {len(SECTIONS)})"),
         )
-    print_report(report)
-    if config.out is not None:
-        write_report(report, Path(config.out))
+    deliver(report, config.out)
 
 
 if __name__ == "__main__":

@@ -263,7 +263,6 @@ def _shift(
 
 
 def _top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
-    """Return how sure every run is of its likeliest label, and how often that one is right."""
     return table_of(
         "Calibration of the likeliest label",
         _given_and_scaled(found),
@@ -281,7 +280,6 @@ def _top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
 
 
 def _all_labels_sheet(found: Sequence[RunCalibration]) -> ReportTable:
-    """Return how good the probabilities of all labels are."""
     return table_of(
         "Calibration of all labels",
         _given_and_scaled(found),
@@ -305,7 +303,6 @@ def _given_and_scaled(found: Sequence[RunCalibration]) -> Iterator[tuple[RunCali
 
 
 def _abstention_sheet(found: Sequence[RunCalibration]) -> ReportTable:
-    """Return what every run gets wrong when it may leave answers to a human being."""
     return table_of(
         f"Abstention: answers by confidence, and a threshold for {100 * WANTED_RISK:g} % wrong",
         found,
@@ -326,7 +323,6 @@ def _abstention_sheet(found: Sequence[RunCalibration]) -> ReportTable:
 def _recall_sheet(
     found: Sequence[RunCalibration], recall: float, prior: float | None
 ) -> ReportTable:
-    """Return what the threshold for a wanted recall of resistance flags on reported examples."""
     columns: dict[str, Callable[[RunCalibration], str]] = {
         "system": lambda one: one.run.title,
         "fitted on": _fitted_on,
@@ -346,7 +342,6 @@ def _recall_sheet(
 
 
 def _prior_sheet(found: Sequence[RunCalibration], prior: float) -> ReportTable:
-    """Return how well resistance is detected where it has another share, before and after."""
     at = f"at {100 * prior:g} %"
     ways = {
         "as_tested": "as tested",
@@ -545,7 +540,6 @@ def _thinned(curve: RiskCoverage) -> RiskCoverage:
 
 
 def _reliability_chart(found: Sequence[RunCalibration]) -> Figure:
-    """Return a reliability diagram a run, and below each how many examples its bins hold."""
     titles = [one.run.title for one in found]
     figure, places = open_panels(titles, width=3.4, height=4.0, parts=(3, 1))
     for (above, below), one in zip(places, found, strict=True):
@@ -621,7 +615,6 @@ def _risk_coverage_chart(found: Sequence[RunCalibration]) -> Figure:
 
 
 def _note_facts(found: RunCalibration, options: ReportConfig) -> dict[str, Any]:
-    """Return what the notes on one run are made of."""
     folds = found.folds.items()
     return {
         "name": found.run.title,

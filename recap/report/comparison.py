@@ -49,6 +49,8 @@ from recap.report.options import ReportConfig
 from recap.report.runs import (
     Repeats,
     ReportedRun,
+    by_task,
+    distinct,
     group_name,
     group_repeats,
     group_title,
@@ -270,34 +272,30 @@ def _reasons(t_test: TTest | None, pooled: ScoreDifferences, *, single: bool) ->
     return reasons
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpreadRow:
-    """One line of a chart; all figures are fractions."""
-
-    name: str
-    values: Sequence[float]
-    """A dot each."""
-    pooled: Interval
-    """Of all predictions together."""
-
-
-def spread_chart(rows: Sequence[SpreadRow], *, axis: str, differences: bool = False) -> Figure:
+def spread_chart(
+    rows: Sequence[tuple[str, Sequence[float], Interval]], *, axis: str, differences: bool = False
+) -> Figure:
     """Return a line a row: a dot a fold, and below them the pooled value in its interval.
 
     Scores of runs have a bar at the mean over folds; differences have a line at 0 (forest plot).
+
+    Args:
+        rows: Name, value of each fold, and value of all predictions together, as fractions.
+        axis: What the figures are.
+        differences: Whether they are differences.
     """
-    figure, axes = open_axes(7.2, 1.3 + row_inches([row.name for row in rows]) * len(rows))
-    name_rows(axes, [row.name for row in rows])
+    names = [name for name, _, _ in rows]
+    figure, axes = open_axes(7.2, 1.3 + row_inches(names) * len(rows))
+    name_rows(axes, names)
     if differences:
         axes.axvline(0, color="#444444", lw=0.8)
     drawn = {}
-    for y, row in enumerate(rows):
-        drawn["a fold"] = draw_values(axes, row.values, y - 0.15, color=COLORS[0], s=16)
+    for y, (_, values, pooled) in enumerate(rows):
+        drawn["a fold"] = draw_values(axes, values, y - 0.15, color=COLORS[0], s=16)
         if not differences:
-            bar = draw_mean(axes, row.values, y - 0.15, 0.17, color=COLORS[0])
-            drawn["mean over folds"] = bar
-        pooled = draw_interval(axes, row.pooled, y + 0.2, color=COLORS[1])
-        drawn["all predictions, with interval"] = pooled
+            drawn["mean over folds"] = draw_mean(axes, values, y - 0.15, 0.17, color=COLORS[0])
+        whole = draw_interval(axes, pooled, y + 0.2, color=COLORS[1])
+        drawn["all predictions, with interval"] = whole
     axes.set_xlabel(axis)
     axes.grid(axis="x", linewidth=0.4)
     add_legend(figure, drawn)
@@ -317,16 +315,6 @@ def ends(found: Interval | TTest | FoldSpread | None) -> str:
     return f"[{percent(found.low)}, {percent(found.high)}]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """The comparisons of one task; Holm's rule is applied within it."""
-
-    task: str
-    comparisons: tuple[Comparison, ...]
-    pairs: tuple[dict[str, Any], ...]
-    """What has to be known of the systems that are set side by side."""
-
-
 def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
     """Return the comparisons of all systems of each task; ``None`` where no two can be compared.
 
@@ -341,12 +329,11 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
                 f"compare_to={options.compare_to}: no such run among {', '.join(names)}"
                 f"{did_you_mean(options.compare_to, names)}"
             )
-    tasks = dict.fromkeys(run.task.name for run in runs)
-    found = [_family(task, [r for r in runs if r.task.name == task], options) for task in tasks]
-    families = [family for family in found if family.comparisons]
+    found = {task: _family(own, options) for task, own in by_task(runs).items()}
+    families = {task: family for task, (family, _) in found.items() if family}
     if not families:
         return None
-    comparisons = [each for family in families for each in family.comparisons]
+    comparisons = [each for family in families.values() for each in family]
     return Report(
         action="comparison",
         title="Comparison",
@@ -354,12 +341,14 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
             **options.given,
             "compare_to": options.compare_to,
             "families": {
-                family.task: [_comparison_figures(each) for each in family.comparisons]
-                for family in families
+                task: [_comparison_figures(each) for each in family]
+                for task, family in families.items()
             },
         },
         sheets=tuple(
-            sheet for family in families for sheet in (_effects(family, options), _p_values(family))
+            sheet
+            for task, family in families.items()
+            for sheet in (_effects(task, family, options), _p_values(task, family))
         ),
         notes=render_notes(
             "report/notes.yaml",
@@ -375,28 +364,27 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
                     (test, _pair(e), why) for e in comparisons for test, why in e.reasons.items()
                 )
             ],
-            pairs=[pair for family in found for pair in family.pairs],
+            pairs=[pair for _, pairs in found.values() for pair in pairs],
         ),
         charts={
-            f"comparison_{family.task}": partial(
+            f"comparison_{task}": partial(
                 spread_chart,
                 [
-                    SpreadRow(
-                        name="\n− ".join(each.titles),
-                        values=each.differences,
-                        pooled=each.pooled.macro_f1,
-                    )
-                    for each in family.comparisons
+                    ("\n− ".join(each.titles), each.differences, each.pooled.macro_f1)
+                    for each in family
                 ],
                 differences=True,
-                axis=f"difference of macro-F1 of {family.task}, percentage points",
+                axis=f"difference of macro-F1 of {task}, percentage points",
             )
-            for family in families
+            for task, family in families.items()
         },
     )
 
 
-def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Family:
+def _family(
+    runs: Sequence[ReportedRun], options: ReportConfig
+) -> tuple[tuple[Comparison, ...], list[dict[str, Any]]]:
+    """Return the comparisons of one task, and what has to be known of the pairs of systems."""
     groups = group_repeats(runs)
     if options.compare_to is None:
         pairs = list(combinations(groups, 2))
@@ -419,7 +407,7 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
                 "protocols": [group[0].config.cv.protocol for group in (first, second)],
             }
         )
-    return Family(task=task, comparisons=with_holm(comparisons), pairs=tuple(described))
+    return with_holm(comparisons), described
 
 
 def _comparison_figures(each: Comparison) -> dict[str, Any]:
@@ -439,10 +427,10 @@ def _comparison_figures(each: Comparison) -> dict[str, Any]:
     }
 
 
-def _effects(family: Family, options: ReportConfig) -> ReportTable:
+def _effects(task: str, family: Sequence[Comparison], options: ReportConfig) -> ReportTable:
     level = f"{100 * options.confidence:g} %"
     return ReportTable(
-        title=f"Differences on {family.task}, percentage points",
+        title=f"Differences on {task}, percentage points",
         header=(
             *("first minus second", "macro-F1, mean over folds", level, "macro-F1, pooled", level),
             *("accuracy, pooled", "right alone"),
@@ -459,15 +447,15 @@ def _effects(family: Family, options: ReportConfig) -> ReportTable:
                 if each.mcnemar
                 else DASH,
             )
-            for each in family.comparisons
+            for each in family
         ),
     )
 
 
-def _p_values(family: Family) -> ReportTable:
-    n = len(family.comparisons)
+def _p_values(task: str, family: Sequence[Comparison]) -> ReportTable:
+    n = len(family)
     return ReportTable(
-        title=f"Tests on {family.task}, p values, each test corrected over "
+        title=f"Tests on {task}, p values, each test corrected over "
         f"{'one comparison' if n == 1 else f'{n} comparisons'}",
         header=(
             *("first minus second", "t"),
@@ -479,7 +467,7 @@ def _p_values(family: Family) -> ReportTable:
                 number(each.t_test.t if each.t_test else None),
                 *(p_cell(p) for test in TESTS for p in (each.p[test], each.p_holm[test])),
             )
-            for each in family.comparisons
+            for each in family
         ),
     )
 
@@ -595,8 +583,7 @@ class RunSpread:
 def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the spread of every run's scores, by task."""
     found = [_spread_of(run, options) for run in runs]
-    tasks = dict.fromkeys(run.task.name for run in runs)
-    by_task = {task: [one for one in found if one.run.task.name == task] for task in tasks}
+    spread = {task: [one for one in found if one.run.task.name == task] for task in by_task(runs)}
     repeated = [group for group in group_repeats(runs) if len(group) > 1]
     spreads = [
         {m: repeat_spread([fold_values(run, m) for run in group]) for m in METRICS}
@@ -604,8 +591,9 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     ]
     repeats = dict(zip(map(group_name, repeated), spreads, strict=True))
     gaps = [compare(*pair, options) for pair in protocol_twins(runs)]
+    without = {one.run.title: " ".join(reasons(_named(one.pooled))) for one in found}
     sheets = []
-    for of_task in by_task.values():
+    for of_task in spread.values():
         sheets += [_folds_sheet(of_task, metric, options) for metric in METRICS]
         sheets += _label_sheets(of_task, options)
     titled = dict(zip(map(group_title, repeated), spreads, strict=True))
@@ -630,9 +618,9 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             options=options,
             without_sessions=[one.run.title for one in found if "example" in one.pooled.kind],
             over=[{"said": clustered(one.pooled.kind, one.pooled.n_units)} for one in found],
-            missing=_by_run(
-                {one.run.title: " ".join(reasons(_named(one.pooled))) for one in found}
-            ),
+            missing=[
+                {"said": why, "runs": ", ".join(names)} for why, names in distinct(without).items()
+            ],
             unread=any(run.people is None for run in runs),
             repeats=repeats,
             gaps=gaps,
@@ -641,16 +629,12 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             f"variance_{task}": partial(
                 spread_chart,
                 [
-                    SpreadRow(
-                        name=one.run.title,
-                        values=one.folds["macro_f1"].values,
-                        pooled=one.pooled.macro_f1,
-                    )
+                    (one.run.title, one.folds["macro_f1"].values, one.pooled.macro_f1)
                     for one in of_task
                 ],
                 axis=f"macro-F1 of {task}, percent",
             )
-            for task, of_task in by_task.items()
+            for task, of_task in spread.items()
         },
     )
 
@@ -669,14 +653,6 @@ def _spread_of(run: ReportedRun, options: ReportConfig) -> RunSpread:
 
 def _named(pooled: ScoreIntervals) -> dict[str, Interval]:
     return {"macro-F1": pooled.macro_f1, "accuracy": pooled.accuracy, **pooled.per_label}
-
-
-def _by_run(said: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return what is said of runs, each thing once, with the names of those that it is said of."""
-    names: dict[str, list[str]] = {}
-    for name, sentence in said.items():
-        names.setdefault(sentence, []).append(name)
-    return [{"said": sentence, "runs": ", ".join(of)} for sentence, of in names.items()]
 
 
 def fold_values(run: ReportedRun, metric: str) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -40,7 +39,7 @@ from recap.report.error_statistics import (
     wrong_in_all,
 )
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, read_examples_again
+from recap.report.runs import ReportedRun, by_task, read_examples_again
 from recap.statistics.clusters import Interval, clustered, reasons
 
 if TYPE_CHECKING:
@@ -287,7 +286,6 @@ def _patterns(runs: ByRun) -> ReportTable:
 
 
 def _breakdowns(runs: ByRun) -> Iterator[ReportTable]:
-    """Yield a table for each property, all runs in it."""
     titles = {by: found.title for one in runs.values() for by, found in one.breakdowns.items()}
     for by, title in titles.items():
         having = {name: one.breakdowns[by] for name, one in runs.items() if by in one.breakdowns}
@@ -357,13 +355,13 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
     """
     if all(p.label == p.gold for run in runs for p in run.all_predictions):
         return None
-    read = read_examples_again(runs)
-    found = {run.name: errors_of(run, read.examples, options) for run in runs}
+    examples, fault = read_examples_again(runs)
+    found = {run.name: errors_of(run, examples, options) for run in runs}
     accuracies = [one.overall.accuracy for one in found.values()]
     broken_down = [pair for one in found.values() for pair in one.breakdowns.items()]
     shared = _wrong_in_all(runs)
     texts = (
-        {key: example.response for key, example in read.examples.items()}
+        {key: example.response for key, example in examples.items()}
         if options.privacy.include_text
         else {}
     )
@@ -373,7 +371,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
         figures={
             **options.given,
             "by": list(options.by),
-            "data_read_again": read.fault is None,
+            "data_read_again": fault is None,
             "runs": {name: asdict(one) for name, one in found.items()},
             "wrong_in_all": {task: asdict(one) for task, one in shared.items()},
         },
@@ -381,7 +379,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
         notes=render_notes(
             "report/notes.yaml",
             "errors",
-            fault=read.fault,
+            fault=fault,
             options=options,
             over=[{"said": clustered(a.cluster, a.clusters)} for a in accuracies],
             missing=[
@@ -416,11 +414,10 @@ def _shown(one: RunErrors) -> dict[str, Interval]:
 
 
 def _wrong_in_all(runs: Sequence[ReportedRun]) -> dict[str, WrongInAll]:
-    """Return what all runs of one task got wrong, by the task's name."""
-    by_task: dict[str, list[ReportedRun]] = defaultdict(list)
-    for run in runs:
-        by_task[run.task.name].append(run)
-    found = {task: wrong_in_all([r.all_predictions for r in own]) for task, own in by_task.items()}
+    found = {
+        task: wrong_in_all([run.all_predictions for run in own])
+        for task, own in by_task(runs).items()
+    }
     return {task: one for task, one in found.items() if one is not None}
 
 

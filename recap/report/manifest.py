@@ -16,7 +16,7 @@ from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
 from recap.records import Prices, Usage
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, distinct, named
+from recap.report.runs import ReportedRun, distinct, named, statements_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +198,13 @@ def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
 
 def _run_entries(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
     """Return the entries that a run has as a whole, as :func:`places_of` returns others."""
-    found = {}
-    for key in ("device", "data_hash", "partition_hash"):
-        values: dict[str, list[ReportedRun]] = {}
-        for run in runs:
-            values.setdefault(str(run.manifest.get(key) or UNKNOWN), []).append(run)
-        found[key.replace("_", " ")] = {v: named(own, among=runs) for v, own in values.items()}
-    return found
+
+    def places(key: str) -> dict[str, str]:
+        of_value = statements_of(runs, lambda run: str(run.manifest.get(key) or UNKNOWN))
+        return {value: named(own, among=runs) for value, own in of_value.items()}
+
+    keys = ("device", "data_hash", "partition_hash")
+    return {key.replace("_", " "): places(key) for key in keys}
 
 
 def value_sheet(

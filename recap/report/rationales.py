@@ -349,20 +349,20 @@ def rationale_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
     explaining = [run for run in runs if any(map(explains, run.all_predictions))]
     if not explaining:
         return None
-    read = read_examples_again(explaining)
+    examples, fault = read_examples_again(explaining)
     references: dict[Any, Simulatability | None] = {}
     found = {}
     for run in explaining:
         # Runs over the same examples and folds have one upper reference.
         key = (run.task.labels, tuple((k, p.id) for k, ps in run.predictions.items() for p in ps))
         if key not in references:
-            references[key] = annotators_simulatability(run, read.examples)
-        found[run.name] = describe_rationales(run, read.examples, references[key])
+            references[key] = annotators_simulatability(run, examples)
+        found[run.name] = describe_rationales(run, examples, references[key])
     texts = options.privacy.include_text
     sheets = {
         f"rationales_to_rate_{run.name}.csv": _rating_sheet(
             found[run.name],
-            read.examples,
+            examples,
             language=run.config.data.language,
             texts=texts,
         )
@@ -373,14 +373,14 @@ def rationale_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
         title="Rationales: what they name, quote, repeat and give away",
         figures={
             "similarity_threshold": FUZZY_THRESHOLD,
-            "data_read_again": read.fault is None,
+            "data_read_again": fault is None,
             "runs": {name: _figures(one) for name, one in found.items()},
         },
         sheets=rationale_tables({r.title: found[r.name] for r in explaining}, texts=texts),
         notes=render_notes(
             "report/notes.yaml",
             "rationales",
-            fault=read.fault,
+            fault=fault,
             similarity=FUZZY_THRESHOLD,
             ratings=RATINGS,
             grounded=any(one.grounding is not None for one in found.values()),
@@ -407,8 +407,9 @@ def _rating_sheet(
         )
         for key in _to_rate(found)
     ]
-    sheet = blank_sheet(examples, criteria=RATINGS.criteria, language=language, texts=texts)
-    return sheet_to_csv(sheet.header, sheet.rows)
+    return sheet_to_csv(
+        *blank_sheet(examples, criteria=RATINGS.criteria, language=language, texts=texts)
+    )
 
 
 def _to_rate(found: RunRationales) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 
+from recap.cli.command import load_function
 from recap.output.charts import svg_text
 from recap.output.report import Report
 from recap.output.templates import render
@@ -66,8 +66,7 @@ def build_report(
     sections = []
     for name, path in SECTIONS.items():
         on_section(name)
-        module, _, function = path.partition(":")
-        section = getattr(import_module(module), function)(runs, options)
+        section = load_function(path)(runs, options)
         if section is not None:
             sections.append(section)
     by_name = {section.action: section for section in sections}

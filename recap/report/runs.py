@@ -117,9 +117,9 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
         raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
     runs = tuple(map(read_run, find_runs(patterns)))
     _refuse_strangers(runs)
-    read = read_examples_again(runs)
-    people = {e.id: (e.client, e.counselor) for e in read.examples.values()}
-    known = None if read.fault else people
+    examples, fault = read_examples_again(runs)
+    people = {e.id: (e.client, e.counselor) for e in examples.values()}
+    known = None if fault else people
     several = len({run.task.name for run in runs}) > 1
     names = {
         run.name: f"{system.name}, {task}" if several else system.name
@@ -274,29 +274,22 @@ def _refuse_strangers(runs: Sequence[ReportedRun]) -> None:
                 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadAgain:
-    """Examples by id, or why there are none."""
+def read_examples_again(
+    runs: Sequence[ReportedRun],
+) -> tuple[Mapping[str, Example], str | None]:
+    """Return the examples of the first run whose data can be read, by id.
 
-    examples: Mapping[str, Example]
-    """Empty where the data could not be read."""
-    fault: str | None = None
-    """The message that says what is at fault and how to mend it."""
-
-
-def read_examples_again(runs: Sequence[ReportedRun]) -> ReadAgain:
-    """Return the examples of the first run whose data can be read.
-
-    Runs of one report have one data hash, so that the examples of one are those of all.
+    Where there is none, what is at fault and how to mend it. Runs of one report have one data hash,
+    so that the examples of one are those of all.
     """
     fault = "no run was given"
     for run in runs:
         try:
-            return ReadAgain(examples=read_examples(run))
+            return read_examples(run), None
         except UserError as error:
             # A list of faulty rows may follow.
             fault = str(error).split("\n", 1)[0]
-    return ReadAgain(examples={}, fault=fault)
+    return {}, fault
 
 
 _TUNINGS = {"full": "full", "none": "untrained"}
@@ -438,6 +431,11 @@ def statements_of(
     return by_text
 
 
+def by_task(runs: Sequence[ReportedRun]) -> dict[str, list[ReportedRun]]:
+    """Return the runs of each task, by its name."""
+    return statements_of(runs, lambda run: run.task.name)
+
+
 def in_one_text(
     runs: Sequence[ReportedRun], state: Callable[[ReportedRun], str | None]
 ) -> str | None:
@@ -484,12 +482,12 @@ Repeats = tuple[ReportedRun, ...]
 
 def group_repeats(runs: Sequence[ReportedRun], free: Sequence[str] = SEEDS) -> tuple[Repeats, ...]:
     """Return runs of one task and the same options together, but for those that are free."""
-    groups: dict[str, list[ReportedRun]] = {}
-    for run in runs:
+
+    def described(run: ReportedRun) -> str:
         options = {key: value for key, value in system_options(run).items() if key not in free}
-        key = json.dumps([run.task.name, run.kind, options], sort_keys=True, default=str)
-        groups.setdefault(key, []).append(run)
-    return tuple(tuple(group) for group in groups.values())
+        return json.dumps([run.task.name, run.kind, options], sort_keys=True, default=str)
+
+    return tuple(map(tuple, statements_of(runs, described).values()))
 
 
 def protocol_twins(runs: Sequence[ReportedRun]) -> tuple[tuple[Repeats, Repeats], ...]:

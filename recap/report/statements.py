@@ -133,7 +133,6 @@ def _baseline(run: ReportedRun) -> Facts:
 
 
 def _shortened(run: ReportedRun) -> Mapping[str, int]:
-    """Return the counts of shortened prompts, over all folds."""
     of_run: Mapping[str, int] | None = run.manifest.get("encoding")
     if of_run is not None:
         return of_run
@@ -188,7 +187,6 @@ def of_kind(runs: Sequence[ReportedRun], kind: str) -> list[ReportedRun]:
 
 
 def _used(runs: Sequence[ReportedRun]) -> Facts:
-    """Return time, devices, tokens and cost of all runs together."""
     used = [resources_of(run) for run in runs]
     trained, tested, usages, costs, devices = (
         [value for one in used if (value := getattr(one, name)) is not None]
@@ -219,7 +217,6 @@ def _macro_f1(runs: Sequence[ReportedRun]) -> dict[str, list[str]]:
 
 
 def _environments(runs: Sequence[ReportedRun]) -> Facts:
-    """Return commits with the runs that have each, platforms and versions."""
     places = places_of(runs)
     commits = places.get(COMMIT, {})
     return {

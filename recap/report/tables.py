@@ -1,9 +1,10 @@
 """The overview and the paper's tables from run folders: overall, ablation, per category.
 
 The paper's published figures (arXiv 2601.14780, Tables 4, 5, 10 and 11) can stand beside ours.
-``published.csv`` holds every cell that our copy of the paper has, in percent. A cell is blank where
-the paper contradicts itself (two tables print different figures, rows repeat or join others, means
-do not fit the classes); its ``doubt`` says how. Cells that our copy lacks are not there at all.
+``published.csv`` holds every cell that our copy of the paper has, in percent, as mean ± deviation;
+over all categories precision, recall and F1 are macro-averages. A ? stands where the paper
+contradicts itself (two tables print different figures, rows repeat or join others, means do not fit
+the classes); ``doubt`` says how. Cells that our copy lacks are empty.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
 from recap.records import FEW_TEST_EXAMPLES, Spread, Summary
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, ReportedSystem, group_systems
+from recap.report.runs import ReportedRun, ReportedSystem, by_task, group_systems
 from recap.runs.provenance import learned_from
 
 if TYPE_CHECKING:
@@ -35,14 +36,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """One published cell, in percent; ``None`` where it is blank."""
+    """One published cell, in percent; ``None`` where the paper contradicts itself."""
 
     mean: float | None
     std: float | None
-    tables: tuple[str, ...]
-    """Numbers of the paper's tables that print it."""
     doubt: str
-    """Why it, or its deviation, is blank."""
+    """Why it, or its deviation, is ``None``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +75,29 @@ _SERVED = {
 }
 """As their vendors call them; open models are called as on the hub."""
 _RATIONALES = {"true": True, "false": False, "": None}
+_SYSTEM = ("system", "shots", "tuning", "rationale")
+"""Columns of published.csv that tell systems apart."""
+
+PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
+"""Figures of a category, and what a table's header calls them."""
 
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
     """Return all published rows, baselines first."""
-    grouped: dict[tuple[str, str, str, str], dict[tuple[str, str, str], PublishedFigure]] = {}
+    grouped: dict[tuple[str, ...], dict[tuple[str, str, str], PublishedFigure]] = {}
     text = files("recap.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
-        key = row["system"], row["shots"], row["tuning"], row["rationale"]
-        grouped.setdefault(key, {})[row["task"], row["category"], row["metric"]] = PublishedFigure(
-            mean=float(row["mean"]) if row["mean"] else None,
-            std=float(row["std"]) if row["std"] else None,
-            tables=tuple(row["tables"].split()),
-            doubt=row["doubt"],
-        )
+        figures = grouped.setdefault(tuple(row[name] for name in _SYSTEM), {})
+        for column in (*PER_LABEL, "accuracy"):
+            metric = column if row["category"] or column == "accuracy" else f"macro_{column}"
+            if row[column]:
+                mean, std = (
+                    None if part == "?" else float(part) for part in row[column].split(" ± ")
+                )
+                figures[row["task"], row["category"], metric] = PublishedFigure(
+                    mean=mean, std=std, doubt=row["doubt"]
+                )
     return tuple(
         PublishedRow(
             model=_MODELS[system],
@@ -115,12 +122,7 @@ def published_row(system: ReportedSystem) -> PublishedRow | None:
     return None
 
 
-PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
-"""Figures of a category, and what a table's header calls them."""
-
-
 def _run_figures(run: ReportedRun, system: ReportedSystem) -> dict[str, Any]:
-    """Return all figures of a run at full precision, as the JSON file has them."""
     summary = run.summary
     return {
         "run": run.name,
@@ -168,7 +170,6 @@ def csv_rows(
 
 
 def _figures_of(summary: Summary) -> dict[tuple[str, str], Spread]:
-    """Return all figures by category (empty: over all) and metric."""
     found = {("", metric): spread for metric, spread in summary.metrics.items()}
     for label, figures in summary.per_label.items():
         found |= {(label, metric): getattr(figures, metric) for metric in PER_LABEL}
@@ -211,8 +212,7 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
     """Return the tables over all runs, a row a system; the best mean of each column is bold."""
     systems = group_systems(runs)
     system_of = {run.name: system for system in systems for run in system.runs.values()}
-    names = dict.fromkeys(run.task.name for run in runs)
-    tasks = sorted(names, key=lambda name: (*_PAPER_TASKS, name).index(name))
+    tasks = sorted(by_task(runs), key=lambda name: (*_PAPER_TASKS, name).index(name))
     sheets = [_overall(systems, task, options) for task in tasks]
     sheets += _ablation(systems, tasks, options)
     for task in tasks:
@@ -282,7 +282,6 @@ def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
 
 
 def _label_warnings(runs: Sequence[ReportedRun]) -> list[dict[str, str | None]]:
-    """Return what notes say of the labels that folds of each run lack."""
     return [{"name": run.title, "warning": support_warning(run.summary)} for run in runs]
 
 
@@ -474,8 +473,9 @@ def headline(runs: Sequence[ReportedRun]) -> tuple[str, ...]:
     """Return a sentence a task: its best system by mean macro-F1."""
     systems = group_systems(runs)
     sentences = []
-    for task in dict.fromkeys(run.task.name for run in runs):
-        best, run = _best_of(systems, task)
+    for task in by_task(runs):
+        scored = [(system, system.runs[task]) for system in systems if task in system.runs]
+        best, run = max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
         spread = run.summary.metrics["macro_f1"]
         over = f"{len(run.scores)} folds" if len(run.scores) > 1 else "one fold"
         few = few_examples(runs, task) is not None
@@ -500,14 +500,8 @@ def few_examples(runs: Sequence[ReportedRun], task: str) -> int | None:
 
 def few_by_task(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
     """Return the tasks without a winner for their few test examples, as notes take them."""
-    tasks = dict.fromkeys(run.task.name for run in runs)
-    found = [(task, few_examples(runs, task)) for task in tasks]
+    found = [(task, few_examples(runs, task)) for task in by_task(runs)]
     return [{"task": task, "n": n, "few": FEW_TEST_EXAMPLES} for task, n in found if n is not None]
-
-
-def _best_of(systems: Sequence[ReportedSystem], task: str) -> tuple[ReportedSystem, ReportedRun]:
-    scored = [(system, system.runs[task]) for system in systems if task in system.runs]
-    return max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
 
 
 def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:

@@ -327,6 +327,9 @@ def test_every_choice_of_conf_data_names_a_reader_and_options_that_it_takes(
         choice = yaml.safe_load(text)
         if text.startswith("# @package _global_"):
             choice = choice["data"]
+        for base in set(choice.pop("defaults", ())) - {"_self_"}:
+            below = (file.parent / f"{base}.yaml").read_text(encoding="utf-8")
+            choice = {**yaml.safe_load(below), **choice}
         assert set(choice) == keys | {"no_intervention", "options"}, file.name
         assert choice["name"] == file.stem
         check_options(choice["reader"], get_reader(choice["reader"]), choice["options"])

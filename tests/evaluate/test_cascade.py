@@ -7,7 +7,6 @@ from builders import prediction
 
 from recap.errors import DataError
 from recap.evaluate.cascade import (
-    CascadeLabels,
     cascade_labels,
     count_errors,
     join_stages,
@@ -18,7 +17,7 @@ from recap.records import Prediction
 from recap.tasks.library import get_task
 
 BINARY, FINE, FLAT = (get_task(name) for name in ("binary", "fine_grained", "flat"))
-LABELS = cascade_labels(BINARY.taxonomy, BINARY.labels, FINE.labels)
+OPENED, TOGETHER = cascade_labels(BINARY.taxonomy, BINARY.labels, FINE.labels)
 R, C = "Resistance", "Collaboration"
 
 
@@ -50,8 +49,8 @@ SECOND = {
 
 
 def test_the_joint_labels_are_those_of_the_flat_task() -> None:
-    assert LABELS.opened == R
-    assert LABELS.together == FLAT.labels
+    assert OPENED == R
+    assert FLAT.labels == TOGETHER
 
 
 def test_stages_that_do_not_fit_into_each_other_are_refused() -> None:
@@ -62,7 +61,7 @@ def test_stages_that_do_not_fit_into_each_other_are_refused() -> None:
 
 
 def test_the_second_stage_speaks_where_the_first_says_resistance() -> None:
-    joined = join_stages(FIRST, SECOND, labels=LABELS)
+    joined = join_stages(FIRST, SECOND, opened=OPENED)
     assert [p.label for p in joined] == [
         *("Blaming", "Excusing", "Challenging", None, C, None),
         *(C, C, "Blaming", None),
@@ -74,8 +73,8 @@ def test_the_second_stage_speaks_where_the_first_says_resistance() -> None:
 
 
 def test_every_error_is_counted_once_and_under_its_stage() -> None:
-    joined = join_stages(FIRST, SECOND, labels=LABELS)
-    errors = count_errors(FIRST, joined, labels=LABELS, taxonomy=BINARY.taxonomy)
+    joined = join_stages(FIRST, SECOND, opened=OPENED)
+    errors = count_errors(FIRST, joined, opened=OPENED, taxonomy=BINARY.taxonomy)
     assert errors["counts"] == {
         "missed": 1,
         "false_alarms": 1,
@@ -91,8 +90,8 @@ def test_every_error_is_counted_once_and_under_its_stage() -> None:
 
 
 def test_end_to_end_scores_of_ten_utterances_worked_out_by_hand() -> None:
-    joined = join_stages(FIRST, SECOND, labels=LABELS)
-    scores = score(joined, task="cascade", labels=LABELS.together)
+    joined = join_stages(FIRST, SECOND, opened=OPENED)
+    scores = score(joined, task="cascade", labels=TOGETHER)
     assert scores.metrics["accuracy"] == 3 / 10
     assert scores.metrics["invalid_rate"] == 3 / 10
     # Blaming: said twice, right once, three of gold: F1 = 2*1/(2+3). Challenging: said once, wrong.
@@ -105,15 +104,15 @@ def test_end_to_end_scores_of_ten_utterances_worked_out_by_hand() -> None:
 
 def test_a_false_alarm_without_a_second_answer_has_no_label_and_is_as_wrong() -> None:
     known = {name: p for name, p in SECOND.items() if name != "e8"}
-    joined = join_stages(FIRST, known, labels=LABELS)
+    joined = join_stages(FIRST, known, opened=OPENED)
     assert (joined[8].label, joined[8].text, joined[8].parsed) == (None, "", False)
-    errors = count_errors(FIRST, joined, labels=LABELS, taxonomy=BINARY.taxonomy)
+    errors = count_errors(FIRST, joined, opened=OPENED, taxonomy=BINARY.taxonomy)
     assert (errors["counts"]["false_alarms"], errors["total"]) == (1, 7)
 
 
 def test_an_example_of_its_own_that_the_second_stage_did_not_answer_is_refused() -> None:
     with pytest.raises(DataError, match="'e0' is Resistance"):
-        join_stages(FIRST, {}, labels=LABELS)
+        join_stages(FIRST, {}, opened=OPENED)
 
 
 def test_joint_probabilities_multiply_along_the_way_and_sum_to_one() -> None:
@@ -126,14 +125,13 @@ def test_joint_probabilities_multiply_along_the_way_and_sum_to_one() -> None:
 
 
 def test_without_errors_there_are_no_shares() -> None:
-    joined = join_stages(FIRST[:1], SECOND, labels=LABELS)
-    errors = count_errors(FIRST[:1], joined, labels=LABELS, taxonomy=BINARY.taxonomy)
+    joined = join_stages(FIRST[:1], SECOND, opened=OPENED)
+    errors = count_errors(FIRST[:1], joined, opened=OPENED, taxonomy=BINARY.taxonomy)
     assert errors["shares"]["first_stage"] is None
 
 
 def test_a_first_stage_of_three_labels_can_confuse_the_ones_it_does_not_open() -> None:
-    labels = CascadeLabels(opened="A", together=("x", "B"))
     first = [answer(0, "B", "D")]
-    joined = join_stages(first, {}, labels=labels)
-    errors = count_errors(first, joined, labels=labels, taxonomy=BINARY.taxonomy)
+    joined = join_stages(first, {}, opened="A")
+    errors = count_errors(first, joined, opened="A", taxonomy=BINARY.taxonomy)
     assert (errors["counts"]["confused"], errors["total"]) == (1, 1)

@@ -13,8 +13,6 @@ from recap.plan.architecture import Architecture, count_parameters
 from recap.plan.workload import (
     PlannedBatch,
     Setting,
-    Totals,
-    add_up,
     decoding_operations,
     forward_operations,
     training_operations,
@@ -38,20 +36,20 @@ def toy() -> Architecture:
 
 # Matrices: q and o 4 x 4, k and v 4 x 2, three of 4 x 8: 144 weights.
 LAYER, HEAD, ATTENTION = 2 * 144 * 5, 2 * 4 * 10 * 2, 4 * 4 * 15
-TOTALS = Totals(tokens=5, pairs=15, predicted=2)
+ONE = [PlannedBatch(lengths=(5,), answers=(2,), prefix=0)]  # 5 tokens, 15 pairs, 2 predicted
 
 
 def test_a_forward_costs_two_a_weight_and_four_a_pair_and_unit() -> None:
     counts = count_parameters(toy())
     assert counts.layer_matrices == 144
-    assert forward_operations(toy(), counts, TOTALS) == LAYER + HEAD + ATTENTION == 1840
+    assert forward_operations(toy(), counts, ONE) == LAYER + HEAD + ATTENTION == 1840
 
 
 def test_a_backward_costs_twice_the_forward_and_checkpointing_the_layers_once_more() -> None:
     counts = count_parameters(toy())
-    plain = training_operations(toy(), counts, Setting(), TOTALS)
+    plain = training_operations(toy(), counts, Setting(), ONE)
     assert plain == 3 * 1840
-    again = training_operations(toy(), counts, Setting(gradient_checkpointing=True), TOTALS)
+    again = training_operations(toy(), counts, Setting(gradient_checkpointing=True), ONE)
     assert again == plain + LAYER + ATTENTION
 
 
@@ -61,7 +59,7 @@ def test_frozen_weights_have_no_gradient_to_pay_for() -> None:
     # Widths on both sides: q and o 8, k and v 6, three of 12.
     assert counts.adapters == 64
     adapters = 2 * 64 * 5
-    assert training_operations(toy(), counts, setting, TOTALS) == (
+    assert training_operations(toy(), counts, setting, ONE) == (
         2 * (LAYER + HEAD) + 3 * (adapters + ATTENTION)
     )
 
@@ -72,19 +70,22 @@ def test_torch_counts_the_same_matrix_products_in_a_training_step() -> None:
         model(torch.arange(5)[None]).logits.sum().backward()
     by_operator = counter.get_flop_counts()["Global"]
     products = sum(n for name, n in by_operator.items() if "mm" in str(name))
-    totals = Totals(tokens=5, pairs=0, predicted=5)
-    counted = training_operations(toy(), count_parameters(toy()), Setting(), totals)
-    assert counted == products
+    row = PlannedBatch(lengths=(5,), answers=(5,), prefix=0)
+    counted = training_operations(toy(), count_parameters(toy()), Setting(), [row])
+    # The kernel of attention is no matrix product to the counter.
+    assert counted - 3 * ATTENTION == products
 
 
 def test_sharing_computes_the_common_tokens_once() -> None:
     alone = PlannedBatch(lengths=(30,) * 4, answers=(5,) * 4, prefix=None)
     shared = PlannedBatch(lengths=(30,) * 4, answers=(5,) * 4, prefix=20)
-    assert add_up([alone]).tokens == 120
-    assert add_up([shared]).tokens == 20 + 4 * 10
+    assert alone.tokens == 120
+    assert shared.tokens == 20 + 4 * 10
     # Queries of a rest see the prefix and themselves, as in a row of their own.
-    assert add_up([alone]).pairs - add_up([shared]).pairs == 3 * (20 * 21 // 2)
-    assert add_up([shared, shared]).predicted == 40
+    assert alone.pairs - shared.pairs == 3 * (20 * 21 // 2)
+    counts = count_parameters(toy())
+    once = forward_operations(toy(), counts, [shared])
+    assert forward_operations(toy(), counts, [shared, shared]) == 2 * once
 
 
 def test_an_answer_costs_its_prompt_and_itself_once() -> None:
