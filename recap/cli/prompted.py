@@ -195,7 +195,7 @@ def _name_of(
     config: PromptedConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name of a prompted run: its model takes the place of the fine-tuning."""
-    from recap.cli.compose import compose, usual_options, written
+    from recap.cli.compose import compose, named_options, usual_options, written
 
     groups = ["data", "task", "client", *([] if config.remote else ["backbone"])]
     base = [f"{group}={choices[group]}" for group in groups]
@@ -203,7 +203,8 @@ def _name_of(
     base += ["backbone.path=."] if choices["backbone"] in ("local", "hub") else []
     values, _ = compose("prompt", base, config_dir)
     usual = _prompted_config(values, config_dir)
-    given, default = (result_options(c.training, prompted_keys(c)) for c in (config, usual))
+    given = named_options(config.training, prompted_keys(config))
+    default = result_options(usual.training, prompted_keys(usual))
     parts = [written(choices, group) for group in ("data", "task")]
     if config.remote:
         # The model stands in the name, and need not be in the hash.

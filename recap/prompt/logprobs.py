@@ -73,7 +73,7 @@ def label_probabilities(task: Task, tokens: tuple[AnswerToken, ...]) -> dict[str
             fits = _fitting(before + alternative, spelled)
             if len(fits) == 1:
                 found[fits[0]] += path * probability
-            elif fits and alternative != token.text:
+            elif len(before + alternative) > len(lead) and fits and alternative != token.text:
                 untold += path * probability
         if len(_fitting(done, spelled)) < 2:
             break
