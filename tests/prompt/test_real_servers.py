@@ -81,8 +81,8 @@ def test_a_server_gives_the_labels_of_the_same_model_on_this_machine(
     url, model = server
     data = write_jsonl(tmp_path / "talk.jsonl", said_of_drinking())
     common = ["data=dialogues", f"data.path={data}", "data.language=en", "task=annomi_talk"]
-    common += [f"runs_dir={tmp_path}", "logger=none", "cv.folds=2", "cv.fold=0", "decoding.max_new_tokens=14"]
-    common += ["prompt=full"]
+    common += [f"runs_dir={tmp_path}", "logger=none", "cv.folds=2", "cv.fold=0"]
+    common += ["prompt=full", "decoding.max_new_tokens=14"]
     asked = ["client=openai", f"client.base_url={url}", f"client.model={model}"]
     # Slow machines share two cores with other tests.
     asked += ["client.timeout_seconds=300", "client.max_in_flight=1"]
