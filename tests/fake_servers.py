@@ -144,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, code: str, request: Request, why: str = "refused", **headers: str
     ) -> None:
         # Real servers quote the prompt in their messages now and then.
-        error = {"message": f"{why}: {request.prompt}", "type": code, "code": code}
+        error = {"message": f"{why}: {request.prompt}", "type": code, "code": code, "param": None}
+        if code == "unsupported_value":
+            error["param"] = "temperature"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self._send(status, {"type": "error", "error": error}, named)
 
@@ -184,6 +186,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _parameter(self, request: Request) -> None:
         self._error(400, "unsupported_value", request)
+
+    def _without(self, lacking: bool, status: int, body: object) -> None:
+        self._send(status, body) if lacking else self._send(200, self._reply(GOOD))
+
+    def _no_logprobs_400(self, request: Request) -> None:
+        error = {"message": "no", "type": "invalid_request_error", "param": "logprobs"}
+        self._without("logprobs" in request.body, 400, {"error": error})
+
+    def _no_logprobs_403(self, request: Request) -> None:
+        why = "You are not allowed to request logprobs from this model"
+        self._without("logprobs" in request.body, 403, {"error": {"message": why}})
+
+    def _no_logprobs_422(self, request: Request) -> None:
+        self._without("logprobs" in request.body, 422, {"detail": [{"msg": "extra"}]})
+
+    def _refusing_system(self, request: Request, body: object) -> None:
+        self._without(request.body["messages"][0]["role"] == "system", 400, body)
+
+    def _no_system(self, request: Request) -> None:
+        self._refusing_system(request, {"message": "System role not supported", "code": 400})
+
+    def _no_system_in_detail(self, request: Request) -> None:
+        why = "Conversation roles must alternate user/assistant/user/assistant/..."
+        self._refusing_system(request, {"detail": why})
+
+    def _no_system_of_openai(self, request: Request) -> None:
+        why = "Unsupported value: 'messages[0].role' does not support 'system' with this model."
+        self._refusing_system(request, {"error": {"message": why, "code": "unsupported_value"}})
 
     def _filtered_in_words(self, request: Request) -> None:
         why = "Output blocked by content filtering policy"

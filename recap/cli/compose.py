@@ -48,6 +48,7 @@ from recap.cli.arguments import (
 )
 from recap.config import BackboneConfig, RunConfig, flatten, hashed_name, result_options, validated
 from recap.errors import ConfigError, did_you_mean
+from recap.models.identity import sampled_digest
 from recap.system.files import conf_dir, read_yaml
 from recap.system.privacy import refuse_secrets
 from recap.tasks.library import check_written_task
@@ -205,6 +206,12 @@ def written(
     if group == "backbone" and backbone is not None and choices[group] in OWN_WEIGHTS:
         return backbone.name
     return str(choices[group]).replace("/", "_")
+
+
+def named_options(config: RunConfig, prompted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what the hash in a run's name is of: options, and the files that a path stands for."""
+    options, digest = result_options(config, prompted), sampled_digest(config.backbone.path)
+    return {**options, **({"backbone.files": digest} if digest else {})}
 
 
 def usual_options(
@@ -487,7 +494,7 @@ def _name_of(
     base.append(f"rationale={str(config.rationale).lower()}")
     base += ["backbone.path=."] if choices["backbone"] in OWN_WEIGHTS else []
     values, _ = compose("train", base, config_dir)
-    given = result_options(config)
+    given = named_options(config)
     default = usual_options(choices, given, result_options(_run_config(values)))
     parts = [written(choices, group, config.backbone) for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]

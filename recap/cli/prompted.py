@@ -32,6 +32,9 @@ class ClientConfig:
     """Sent with every request; ``None`` leaves it out, for models that refuse it."""
     top_p: float | None = Field(default=1.0, gt=0, le=1)
     """Likewise."""
+    top_logprobs: int | None = Field(default=20, ge=1)
+    """How many tokens an OpenAI-style server is asked to tell the log-probabilities of, at each
+    place of an answer, for label probabilities; ``None``: it is not asked."""
     limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What an OpenAI-style server calls the longest answer (decoding.max_new_tokens)."""
     thinking: bool = False
@@ -138,8 +141,8 @@ def _remote(config: PromptedConfig) -> Iterator[str]:
         )
     if run.decoding.name != "free":
         yield (
-            f"decoding={run.decoding.name} reads a model's probabilities, which servers do not "
-            "give; set decoding=free, or client=local"
+            f"decoding={run.decoding.name} reads what a model thinks of answers that it does not "
+            "give, which servers do not tell; set decoding=free, or client=local"
         )
     priced = client.price_per_million_input, client.price_per_million_output
     if client.max_cost is not None and None in priced:
@@ -192,7 +195,7 @@ def _name_of(
     config: PromptedConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name of a prompted run: its model takes the place of the fine-tuning."""
-    from recap.cli.compose import compose, usual_options, written
+    from recap.cli.compose import compose, named_options, usual_options, written
 
     groups = ["data", "task", "client", *([] if config.remote else ["backbone"])]
     base = [f"{group}={choices[group]}" for group in groups]
@@ -200,7 +203,8 @@ def _name_of(
     base += ["backbone.path=."] if choices["backbone"] in ("local", "hub") else []
     values, _ = compose("prompt", base, config_dir)
     usual = _prompted_config(values, config_dir)
-    given, default = (result_options(c.training, prompted_keys(c)) for c in (config, usual))
+    given = named_options(config.training, prompted_keys(config))
+    default = result_options(usual.training, prompted_keys(usual))
     parts = [written(choices, group) for group in ("data", "task")]
     if config.remote:
         # The model stands in the name, and need not be in the hash.

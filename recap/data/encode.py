@@ -157,9 +157,8 @@ class ChatEncoder:
         Raises:
             ConfigError: When the chat template refuses the messages' roles or drops one of them.
         """
-        if self._joins and messages[0].role == "system":
-            joined = f"{messages[0].text}\n\n{messages[1].text}"
-            messages = [replace(messages[1], text=joined), *messages[2:]]
+        if self._joins:
+            messages = joined_system(messages)
         shape = tuple((message.role, *_outer_space(message.text)) for message in messages)
         ids: list[int] = []
         run, constant = "", True
@@ -306,6 +305,13 @@ class ChatEncoder:
             if candidate is not None and candidate != self.end_of_turn_id:
                 return int(candidate)
         raise AssertionError("0 and 1 cannot both be the end of a turn")
+
+
+def joined_system(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return messages for a model that takes no system message: it begins the user's."""
+    if messages[0].role != "system":
+        return messages
+    return [replace(messages[1], text=f"{messages[0].text}\n\n{messages[1].text}"), *messages[2:]]
 
 
 def _closed(prompt: str) -> str:

@@ -202,7 +202,7 @@ def load_evaluation(
 
     It is named, and faults are told, as :func:`load_config` does, after a baseline's own choices.
     """
-    from recap.cli.compose import command_config, compose, compose_run, written
+    from recap.cli.compose import command_config, compose, compose_run, named_options, written
 
     values, choices = compose_run("evaluate", overrides, config_dir)
     config = command_config(EvaluateConfig, values)
@@ -214,6 +214,6 @@ def load_evaluation(
     default = command_config(EvaluateConfig, compose("evaluate", base, config_dir)[0])
     parts = [written(choices, group) for group in groups]
     parts.insert(2, config.method)
-    given, usual = (result_options(baseline_run(each)) for each in (config, default))
+    given, usual = named_options(baseline_run(config)), result_options(baseline_run(default))
     name = hashed_name(parts, given, usual)
     return replace(config, training=replace(config.training, run=name))

@@ -35,6 +35,7 @@ from recap.models.hub import (
     read_tokenizer,
     silence_bitsandbytes,
 )
+from recap.system.processes import host_memory
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -206,8 +207,9 @@ def load_backbone(
 
     Raises:
         ConfigError: Within seconds when there are no weights, or they are of another family, or the
-            tokenizer does not belong to them; says how to supply them. Before anything is computed
-            when a matrix that is to be quantised has rows that its blocks of 64 do not divide.
+            tokenizer does not belong to them; says how to supply them. Before any is read when they
+            do not fit in memory. Before anything is computed when a matrix that is to be quantised
+            has rows that its blocks of 64 do not divide.
     """
     source = _source(name, family, hub_id, path)
     if source is None:
@@ -221,6 +223,8 @@ def load_backbone(
     from transformers import AutoModelForCausalLM
 
     tokenizer = read_tokenizer(source)
+    if not (quantize and torch.cuda.is_available()):
+        _check_memory(source, name, dtype, quantize=quantize)
     model, found = read_model(
         AutoModelForCausalLM,
         source,
@@ -412,6 +416,25 @@ def _secure_packed_weights(model: Any, source: Path, name: str) -> None:
                 "from 4 bits on some processors; set finetune=lora, or take another backbone"
             )
         module.support_avx512bf16_for_cpu = False
+
+
+def _check_memory(source: Path, name: str, dtype: str, *, quantize: bool) -> None:
+    """Refuse weights that do not fit into this machine's memory, before the first is read."""
+    skeleton, width = build_skeleton(read_model_config(source)), torch_dtype(dtype).itemsize
+    needed = sum(
+        weight.numel() * (0.5 if quantize and weight.ndim > 1 else width)
+        for weight in skeleton.parameters()
+    )
+    there = host_memory()
+    if needed > there:
+        ways = ["take a smaller model"]
+        ways += ["set backbone.dtype=bfloat16 for half of it"] if width > 2 and not quantize else []
+        ways += [] if quantize else ["tune with finetune=qlora on a GPU (4 bits a weight)"]
+        raise ConfigError(
+            f"backbone {name!r}: the weights in {source} take {needed / 1e9:.1f} GB of memory as "
+            f"{'4 bits' if quantize else dtype}, and this machine has {there / 1e9:.1f} GB; "
+            f"{', '.join(ways)}, or see with python -m recap.plan what fits"
+        )
 
 
 def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:

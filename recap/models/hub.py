@@ -182,7 +182,11 @@ def read_model_config(folder: str | Path) -> Any:
     from transformers import AutoConfig
 
     mend = "copy it again from where the weights come from"
-    with _refusing(f"{folder}: config.json cannot be read", mend):
+    if Path(folder).suffix == GGUF:
+        what, mend = "transformers cannot load this file", f"{mend}, or name a folder of the model"
+    else:
+        what, mend = "config.json cannot be read", f"{mend}, or update transformers"
+    with _refusing(f"{folder}: {what}", mend):
         config = AutoConfig.from_pretrained(**_where(folder))
         kernel = str(getattr(config, "_attn_implementation", None) or "")
         if "/" in kernel:
@@ -195,7 +199,8 @@ def read_tokenizer(folder: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     auto_tokenizer: Any = AutoTokenizer
-    with _refusing(f"{folder}: its tokenizer cannot be loaded", "copy the whole folder again"):
+    mend = "copy the whole folder again, tokenizer.json (or tokenizer.model) among it"
+    with _refusing(f"{folder}: its tokenizer cannot be loaded", mend):
         return auto_tokenizer.from_pretrained(**_where(folder))
 
 
@@ -283,4 +288,6 @@ def _refusing(what: str, mend: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # Whole sentences, where the first one is not longer than a line may be.
+    return line[:200].rpartition(". ")[0] if len(line) > 200 and ". " in line[:200] else line[:200]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -46,7 +45,7 @@ from recap.plan.workload import (
     training_groups,
     training_operations,
 )
-from recap.system.processes import device_count
+from recap.system.processes import device_count, host_memory
 
 SPREAD_OVER = (2, 4, 8, 16, 32, 64, 128)
 """Numbers of devices that are tried for ``fsdp``."""
@@ -302,7 +301,7 @@ class Plan:
             return self.options.device_memory_gib * 2**30
         if self.demand.setting.on_gpu:
             return USUAL_MEMORY_GIB * 2**30
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return float(host_memory())
 
     @property
     def fits(self) -> bool:

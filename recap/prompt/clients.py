@@ -14,7 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib import import_module
@@ -23,9 +23,10 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from recap.cli.prompted import ClientConfig
+from recap.data.encode import joined_system
 from recap.errors import ConfigError, RecapError
+from recap.prompt.logprobs import AnswerToken, read_tokens
 from recap.records import Message
-from recap.tasks.answer import cut_text
 
 _OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 _PATHS = {"openai": "/v1", "anthropic": ""}
@@ -106,15 +107,20 @@ _TEMPORARY = frozenset({408, 409, 425, 429})
 _HINTS = {
     401: "the key was refused; set the environment variable of the client's key to a valid one",
     403: "the key may not use this model; choose another client.model, or another key",
-    404: "there is no such model or address; check client.model and client.base_url",
+    404: "there is no such model or address; check client.model and client.base_url, which ends in "
+    "/v1 at most servers",
     413: "the prompt is too long; show less with prompt.history=intervention or shots=0",
 }
+_REFUSING = frozenset({400, 403, 422})
 _PLAIN_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
 _EXHAUSTED = frozenset({"insufficient_quota", "billing_error", "billing_hard_limit_reached"})
 _TOO_LONG = frozenset({"context_length_exceeded"})
 _FILTERED = frozenset({"content_filter", "content_policy_violation"})
 # Some servers have no code for these. Messages may quote prompts: searched, never shown.
 _TOO_LONG_WORDS = re.compile(r"context (?:length|window|size)|prompt is too long", re.IGNORECASE)
+_NO_SYSTEM_WORDS = re.compile(
+    r"system (?:role|message)|role\W.{0,40}\bsystem\b|roles must alternate", re.IGNORECASE
+)
 _FILTERED_WORDS = re.compile(r"blocked by content filtering policy", re.IGNORECASE)
 _PARAMETERS = (
     "the model may refuse a parameter; client.temperature=null, client.top_p=null and "
@@ -134,6 +140,7 @@ class RequestError(RecapError):
         maybe_served: Whether the server may have answered, and charged, without its answer arriving
             whole.
         refused: Whether the server declined to answer this very prompt.
+        lacking: What of the request the server may not know: ``system`` messages, a ``parameter``.
     """
 
     def __init__(
@@ -145,6 +152,7 @@ class RequestError(RecapError):
         wait_seconds: float | None = None,
         maybe_served: bool = False,
         refused: bool = False,
+        lacking: str = "",
     ) -> None:
         super().__init__(said)
         self.temporary = temporary
@@ -152,6 +160,7 @@ class RequestError(RecapError):
         self.wait_seconds = wait_seconds
         self.maybe_served = maybe_served
         self.refused = refused
+        self.lacking = lacking
 
 
 def failed_status(status: int, body: object, headers: Mapping[str, str]) -> RequestError:
@@ -163,7 +172,8 @@ def failed_status(status: int, body: object, headers: Mapping[str, str]) -> Requ
         headers: The answer's headers.
     """
     codes = _codes(body)
-    said = f"the server answered with status {status}" + (f" ({codes[0]})" if codes else "")
+    named = ": ".join([*codes[:1], *_plain(_error(body), "param")])
+    said = f"the server answered with status {status}" + (f" ({named})" if named else "")
     message = _message(body)
     if status == 400 and (_FILTERED.intersection(codes) or _FILTERED_WORDS.search(message)):
         return RequestError(said, temporary=False, refused=True)
@@ -172,7 +182,10 @@ def failed_status(status: int, body: object, headers: Mapping[str, str]) -> Requ
         return RequestError(f"{said}: {hint}", temporary=False, fixable=True)
     if status in _TEMPORARY or status >= 500:
         return RequestError(said, temporary=True, wait_seconds=asked_wait(headers))
-    return RequestError(f"{said}: {_hint(status, codes, message)}", temporary=False, fixable=True)
+    hint, lacking = _hint(status, codes, message), ""
+    if status in _REFUSING and hint != _HINTS[413]:
+        lacking = "system" if _NO_SYSTEM_WORDS.search(message) else "parameter"
+    return RequestError(f"{said}: {hint}", temporary=False, fixable=True, lacking=lacking)
 
 
 def _hint(status: int, codes: list[str], message: str) -> str:
@@ -222,15 +235,19 @@ def _error(body: object) -> Mapping[str, Any]:
 
 
 def _message(body: object) -> str:
-    message = _error(body).get("message")
+    error = _error(body)
+    message = error.get("message", error.get("detail"))
     return message if isinstance(message, str) else ""
 
 
 def _codes(body: object) -> list[str]:
     """Return the machine-readable codes of an error's body, the most specific one first."""
-    error = _error(body)
-    found = [error.get("code"), error.get("type")]
-    return [code for code in found if isinstance(code, str) and _PLAIN_CODE.fullmatch(code)]
+    return _plain(_error(body), "code", "type")
+
+
+def _plain(error: Mapping[str, Any], *names: str) -> list[str]:
+    found = [error.get(name) for name in names]
+    return [word for word in found if isinstance(word, str) and _PLAIN_CODE.fullmatch(word)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,13 +255,18 @@ class Reply:
     """What a server answered.
 
     ``refused``: it declined to answer; ``text`` is then what it said instead, or empty. Token
-    counts are the server's own, ``None`` where it gives none.
+    counts are the server's own, ``None`` where it gives none. ``cut``: the limit ended the text,
+    which may be a thought: the server sets none apart. ``tokens`` are there until the label's
+    ``probabilities`` were taken from them.
     """
 
     text: str
     refused: bool = False
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cut: bool = False
+    tokens: tuple[AnswerToken, ...] = field(default=(), compare=False)
+    probabilities: Mapping[str, float] | None = None
 
 
 class ChatClient(Protocol):
@@ -284,13 +306,30 @@ class OpenAIClient:
             "extra_body": thinking_off(client),
             **_sampling(client),
         }
+        # What is done without from the first request on that a server refuses for it.
+        self._takes_system = True
+        self._logprobs: dict[str, Any] = {}
+        if client.top_logprobs is not None:
+            self._logprobs = {"logprobs": True, "top_logprobs": client.top_logprobs}
 
     def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the answer to one prompt; errors as in :class:`ChatClient`."""
-        chat = [{"role": message.role, "content": message.text} for message in messages]
+        """Return the answer to one prompt; errors as in :class:`ChatClient`.
+
+        Where a server refuses log-probabilities, it is asked for none; where it refuses the system
+        message, that begins the user's, as for a model on this machine.
+        """
         create = self._client.chat.completions.with_raw_response.create
-        ask = partial(create, messages=chat, **self._parameters)
-        return _asked(self._sdk, ask, self._read)
+        while True:
+            tried = self._takes_system, self._logprobs
+            chat = _chat(messages if self._takes_system else joined_system(messages))
+            ask = partial(create, messages=chat, **self._parameters, **self._logprobs)
+            try:
+                return _asked(self._sdk, ask, self._read)
+            except RequestError as failure:
+                self._takes_system &= failure.lacking != "system"
+                self._logprobs = {} if failure.lacking == "parameter" else self._logprobs
+                if tried == (self._takes_system, self._logprobs):
+                    raise
 
     @staticmethod
     def _read(body: Mapping[str, Any]) -> Reply:
@@ -303,8 +342,11 @@ class OpenAIClient:
         usage = body.get("usage")
         text = _text(message.get("content")) or _text(refusal)
         thought = _text(message.get("reasoning_content") or message.get("reasoning"))
+        cut = choice.get("finish_reason") == "length"
         return Reply(
-            text=_cut(text, thought) if choice.get("finish_reason") == "length" else text,
+            text=_spoken_of(text, thought) if cut else text,
+            cut=cut and not thought,
+            tokens=read_tokens(choice),
             refused=bool(refusal) or choice.get("finish_reason") == "content_filter",
             input_tokens=_count(usage, "prompt_tokens"),
             output_tokens=_count(usage, "completion_tokens"),
@@ -329,7 +371,7 @@ class AnthropicClient:
     def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the answer to one prompt; errors as in :class:`ChatClient`."""
         system = "\n\n".join(m.text for m in messages if m.role == "system")
-        chat = [{"role": m.role, "content": m.text} for m in messages if m.role != "system"]
+        chat = _chat([message for message in messages if message.role != "system"])
         create = self._client.messages.with_raw_response.create
         options = {**self._parameters, **({"system": system} if system else {})}
         return _asked(self._sdk, partial(create, messages=chat, **options), self._read)
@@ -343,7 +385,7 @@ class AnthropicClient:
         inputs = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         counted = [count for name in inputs if (count := _count(usage, name)) is not None]
         return Reply(
-            text=_cut(text, thought) if body.get("stop_reason") == "max_tokens" else text,
+            text=_spoken_of(text, thought) if body.get("stop_reason") == "max_tokens" else text,
             refused=body.get("stop_reason") == "refusal",
             input_tokens=sum(counted) if counted else None,
             output_tokens=_count(usage, "output_tokens"),
@@ -440,10 +482,11 @@ def _asked(sdk: Any, ask: Callable[[], Any], read: Callable[[Mapping[str, Any]],
         if isinstance(error.__cause__, RequestError):
             raise error.__cause__ from None
         connected = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
-        said = "was cut" if connected else "failed"
-        raise RequestError(
-            f"the connection {said}", temporary=True, maybe_served=connected
-        ) from error
+        said = "the connection was cut"
+        if not connected:
+            place = error.request.url.netloc.decode()
+            said = f"no server answers at {place}: is it running, is client.base_url right?"
+        raise RequestError(said, temporary=True, maybe_served=connected) from error
     # JSON can be nested deeper than Python goes.
     except (sdk.APIError, ValueError, RecursionError) as error:
         raise _malformed() from error
@@ -466,9 +509,13 @@ def _text(value: object, kind: str = "text") -> str:
     return value if isinstance(value, str) else ""
 
 
-def _cut(text: str, thought: str) -> str:
+def _spoken_of(text: str, thought: str) -> str:
     """Return a raw answer that was cut off; inside a thought, the thought, marked as one."""
-    return cut_text(text) if text.strip() or not thought else f"<think>{thought}"
+    return text if text.strip() or not thought else f"<think>{thought}"
+
+
+def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.text} for message in messages]
 
 
 def _count(usage: object, name: str) -> int | None:

@@ -58,7 +58,8 @@ class AnswerCache(Generic[Kept]):
         names = [field.name for field in fields(self._form)]
         try:
             found = json.loads(self._path(key).read_text(encoding="utf-8"))
-            return self._form(**{name: found[name] for name in names})
+            # Those of earlier versions lack what has a default.
+            return self._form(**{name: found[name] for name in names if name in found})
         # One that may not be read is another matter: it would be paid for twice.
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -157,7 +158,8 @@ class RequestRunner:
     """Answers requests from the cache, and from a server where the cache has none.
 
     Requests that may have been charged and brought no answer are counted in ``unanswered``;
-    ``None``: in memory alone.
+    ``None``: in memory alone. What ``judge`` makes of a reply's tokens, label probabilities, is
+    kept in their place.
     """
 
     def __init__(
@@ -169,8 +171,9 @@ class RequestRunner:
         budget: Budget,
         max_new_tokens: int,
         unanswered: UnansweredRequests | None = None,
+        judge: Callable[[Reply], Mapping[str, float] | None] = lambda reply: None,
     ) -> None:
-        self._client, self._options = client, options
+        self._client, self._options, self._judge = client, options, judge
         self._cache, self._budget = cache, budget
         self._max_new_tokens = max_new_tokens
         self._unanswered = unanswered
@@ -194,6 +197,7 @@ class RequestRunner:
         self, requests: Mapping[str, PromptRequest], on_answer: Callable[[], None]
     ) -> dict[str, Reply]:
         stop = threading.Event()
+        self._given_up.clear()
         pool = ThreadPoolExecutor(self._options.max_in_flight, thread_name_prefix="recap-request")
         futures = {pool.submit(self._send, request, stop): key for key, request in requests.items()}
         replies: dict[str, Reply] = {}
@@ -252,7 +256,13 @@ class RequestRunner:
             reply = self._complete(request.messages)
             used = _used(reply, most)
             # Where the server counted nothing, the most it can have been.
-            reply = replace(reply, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+            reply = replace(
+                reply,
+                input_tokens=used.input_tokens,
+                output_tokens=used.output_tokens,
+                tokens=(),
+                probabilities=self._judge(reply),
+            )
             self._cache.write(request.key, reply)
             kept = True
         except RequestError as failure:

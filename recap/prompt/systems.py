@@ -22,6 +22,7 @@ from recap.folds.run import backbone_files
 from recap.models.backbone import load_backbone, load_positions, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint, thinking_off
+from recap.prompt.logprobs import label_probabilities
 from recap.prompt.requests import (
     FOLDER,
     AnswerCache,
@@ -34,6 +35,7 @@ from recap.prompt.requests import (
     usage_of,
 )
 from recap.records import Example, Usage
+from recap.tasks.answer import THOUGHT_MARK, UNREADABLE, cut_text
 from recap.tasks.task import Task
 
 
@@ -98,6 +100,7 @@ class RemoteModel:
                 ),
                 max_new_tokens=max_new_tokens,
                 unanswered=unanswered,
+                judge=lambda reply: label_probabilities(task, reply.tokens),
             )
 
     device = "remote"
@@ -126,7 +129,8 @@ class RemoteModel:
         requests = self._requests(examples, shots)
         replies = self._runner.answer(requests, on_answer=on_answer)
         distinct = dict(zip((q.key for q in requests), replies, strict=True))
-        return [self._read(reply) for reply in replies], usage_of(list(distinct.values()))
+        thinks = _thinks(replies)
+        return [self._read(reply, thinks) for reply in replies], usage_of(list(distinct.values()))
 
     def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Counter[str]:
         """Return the number of requests still to be sent, and about how many tokens they have."""
@@ -150,14 +154,24 @@ class RemoteModel:
             requests.append(PromptRequest(id=example.id, messages=messages, key=key))
         return requests
 
-    def _read(self, reply: Reply) -> PromptedAnswer:
+    def _read(self, reply: Reply, thinks: bool) -> PromptedAnswer:
+        text = cut_text(reply.text) if reply.cut and thinks else reply.text
         # Words of a refusal may name a label, and give none.
-        answer = None if reply.refused else self._task.parse(reply.text)
+        answer = UNREADABLE if reply.refused else self._task.parse(text)
         return PromptedAnswer(
-            text=reply.text,
-            label=answer.label if answer else None,
-            rationale=answer.rationale if answer else None,
+            text=text,
+            label=answer.label,
+            rationale=answer.rationale,
+            probabilities=reply.probabilities if answer.label else None,
         )
+
+
+def _thinks(replies: Sequence[Reply]) -> bool:
+    """Whether a text that was cut off may be a thought, whose beginning the prompt held.
+
+    Where that is so, answers that were not cut off end a thought, and there may be none.
+    """
+    return all(r.cut for r in replies) or any(THOUGHT_MARK.search(r.text) for r in replies)
 
 
 def check_prompted(config: PromptedConfig) -> None:

@@ -20,7 +20,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
@@ -49,6 +49,22 @@ def device_count(trainer: TrainerConfig) -> int:
     import torch
 
     return max(1, torch.cuda.device_count())
+
+
+_CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def host_memory() -> int:
+    """Return the bytes of memory of this machine, or of the container that this is."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in _CONTAINER_LIMITS:
+        # "max" where there is no limit.
+        with suppress(OSError, ValueError):
+            found.append(int(file.read_text()))
+    return min(found)
 
 
 def world_size(trainer: TrainerConfig) -> int:

@@ -26,6 +26,7 @@ WIDE_TO_ASCII = {
 }
 """Full-width forms to ASCII, one character to one, so that positions in the text are kept."""
 
+_OPENING = " \t\r\n<*\"'“‘`_["
 _EDGE = " \t\r\n<>{}|#~•*-–—>\\"
 _NEGATION_BEFORE = re.compile(
     r"(?:(?<![a-z])(?:not|no|non|never|neither|nor|none|without|cannot|lacks?|lacking"
@@ -326,6 +327,18 @@ class AnswerFormat:
         text = spoken(text)
         exact = self._parse_exact(text)
         return exact if exact is not None else self._parse_loose(text)
+
+    def label_start(self, text: str) -> int | None:
+        """Return where the label stands that an answer begins with, behind its key if it has one.
+
+        ``None`` where there is none, or where it is not :meth:`written` as prompts have it.
+        """
+        label = self.parse(text).label
+        start = len(text) - len(text.lstrip())
+        key = _BEHAVIOR_LINE.match(text[start:].translate(WIDE_TO_ASCII))
+        start += key.end() if key else 0
+        start += len(text[start:]) - len(text[start:].lstrip(_OPENING))
+        return start if label and text.startswith(self.written(label), start) else None
 
     def _parse_exact(self, text: str) -> Answer | None:
         behavior, reason = _KEYS[self.language]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import recap
-from recap.cli.compose import compose, expand_sweep
+from recap.cli.compose import compose, expand_sweep, load_config
 from recap.cli.prompted import load_prompted
 from recap.config import RunConfig, result_options, to_dict, validated
 from recap.errors import ConfigError
@@ -236,3 +238,28 @@ def test_a_file_that_has_changed_is_read_again_and_what_was_returned_is_the_call
             assert values["cv"]["folds"] == folds
             assert choices["cv"] == "mine"
             values["cv"]["folds"], choices["cv"] = 9, None
+
+
+def test_a_name_tells_models_apart_that_lie_at_the_same_path_and_not_where_they_lie(
+    tmp_path: Path,
+) -> None:
+    def name_of(folder: Path) -> str:
+        return load_config([f"backbone.path={folder}"]).run
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    weights = bytearray(3 << 20)
+    (folder / "model.safetensors").write_bytes(weights)
+    first = name_of(folder)
+    assert re.fullmatch(r"demo-fine_grained-mine-full-[0-9a-f]{8}", first)
+    moved = tmp_path / "elsewhere" / "mine"
+    shutil.copytree(folder, moved)
+    (moved / "README.md").write_text("A card.")
+    assert name_of(moved) == first
+    # As after another tuning: other numbers, the same names, shapes and sizes.
+    weights[1 << 20 : 2 << 20] = b"\1" * (1 << 20)
+    (folder / "model.safetensors").write_bytes(weights)
+    second = name_of(folder)
+    (folder / "config.json").write_text('{"model_type": "qwen2"}')
+    assert len({first, second, name_of(folder)}) == 3

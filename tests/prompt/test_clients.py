@@ -68,6 +68,8 @@ def test_an_openai_request_is_greedy_and_carries_system_and_user_message() -> No
         "temperature": 0,
         "top_p": 1,
         "max_tokens": 64,
+        "logprobs": True,
+        "top_logprobs": 20,
         "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
     }
     assert (reply.text, reply.refused) == (GOOD, False)
@@ -171,8 +173,44 @@ def test_what_the_user_can_mend_is_said_at_once(kind: str, behaviour: str, said:
     with serving(always=behaviour) as server:
         with pytest.raises(ConfigError, match=said) as caught:
             asked(client_of(kind, server))
-        assert len(server.requests) == 1
+        # It may be the log-probabilities that are refused.
+        again = kind == "openai" and behaviour == "parameter"
+        assert len(server.requests) == 1 + again
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_server_that_refuses_log_probabilities_is_asked_for_none(status: int) -> None:
+    with serving(always=f"no_logprobs_{status}") as server:
+        client = client_of("openai", server)
+        assert [client.complete(MESSAGES).text for _ in range(3)] == [GOOD] * 3
+    assert ["logprobs" in request.body for request in server.requests] == [True, *[False] * 3]
+    with serving() as server:
+        client_of("openai", server, top_logprobs=None).complete(MESSAGES)
+    assert not {"logprobs", "top_logprobs"} & set(server.requests[0].body)
+
+
+@pytest.mark.parametrize("behaviour", ["no_system", "no_system_in_detail", "no_system_of_openai"])
+def test_a_system_message_that_a_server_refuses_begins_the_users(behaviour: str) -> None:
+    with serving(always=behaviour) as server:
+        client = client_of("openai", server)
+        assert [client.complete(MESSAGES).text for _ in range(2)] == [GOOD] * 2
+    assert len(server.requests) == 3
+    joined = [{"role": "user", "content": f"Label it.\n\n{SECRET}"}]
+    assert [request.body["messages"] for request in server.requests[1:]] == [joined] * 2
+    assert "logprobs" in server.requests[2].body
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    config = ClientConfig(name="openai", model="m", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(RecapError, match=r"no server answers at 127\.0\.0\.1:9: is it running"):
+        asked(build_client(config, max_new_tokens=8), attempts=1)
+
+
+def test_the_parameter_that_a_server_names_is_named() -> None:
+    said = r"status 400 \(unsupported_value: temperature\): "
+    with serving(always="parameter") as server, pytest.raises(ConfigError, match=said):
+        asked(client_of("openai", server))
 
 
 @pytest.mark.parametrize(

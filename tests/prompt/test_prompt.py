@@ -151,6 +151,21 @@ def test_a_thought_is_never_the_answer_and_one_that_was_cut_off_is_counted_apart
     assert report.main([f"runs={runs_dir}", "verify=true"]) == 0
 
 
+@pytest.mark.parametrize("all_cut", [True, False])
+def test_a_cut_text_is_taken_for_a_thought_where_none_of_a_fold_was_finished(
+    all_cut: bool, corpus: Path, runs_dir: Path
+) -> None:
+    def reply(request: Request) -> Any:
+        odd = int(said_of(request).split()[3]) % 2
+        return ("Well: Blaming", {"finish_reason": "length" if odd or all_cut else "stop"})
+
+    with serving(answer=reply) as server:
+        assert prompt.main(options(corpus, runs_dir, server, "run=r", "task=flat")) == 0
+    rows = [row for k in (0, 1) for row in rows_of(runs_dir / f"r/fold{k}")]
+    # As of a model on this machine, whose thoughts are known, the label is read.
+    assert {row["label"] for row in rows} == ({None} if all_cut else {"Blaming"})
+
+
 BROKEN_OFF = ("drip", "drip_headers", "deep", "deep_error", "packed")
 
 

@@ -81,6 +81,12 @@ def test_answers_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
     assert [reply.text for reply in replies] == [f"said {i}" for i in range(20)]
 
 
+def test_one_fold_after_another_is_answered_however_slowly(tmp_path: Path) -> None:
+    asking = runner(Echo(seconds=0.3), tmp_path)
+    asked = requests(2)
+    assert [asking.answer([each])[0].text for each in asked] == ["said 0", "said 1"]
+
+
 def test_no_more_are_under_way_than_allowed(tmp_path: Path) -> None:
     client = Echo(seconds=0.02)
     runner(client, tmp_path, max_in_flight=3).answer(requests(12))
