@@ -157,9 +157,13 @@ def fault_of_probabilities(found: Collection[float]) -> str | None:
     return f"add up to {total:.6g}" if round(abs(total - 1), 9) > SUM_TOLERANCE else None
 
 
-def read_probabilities(fields: Fields, given: Mapping[Any, Any]) -> dict[str, float]:
-    """Return the probabilities of a row; a row whose numbers are none is rejected."""
-    numbers = {str(name): finite_number(p) for name, p in given.items()}
+def read_probabilities(fields: Fields) -> dict[str, float]:
+    """Return the probabilities of a row, an object or JSON in a cell; others are rejected."""
+    written = fields.row.get("probabilities")
+    given = mapping_of(written) if isinstance(written, str) else None
+    if given is None and not (isinstance(written, str) and is_missing(written)):
+        given = fields.mapping("probabilities")
+    numbers = {str(name): finite_number(p) for name, p in (given or {}).items()}
     known = {name: p for name, p in numbers.items() if p is not None}
     fault = "holds no finite number" if len(known) < len(numbers) else None
     if fault is None and known:
