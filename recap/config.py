@@ -54,11 +54,12 @@ def explain_faults(error: ValidationError, schema: type, values: Mapping[str, An
     given: dict[str, Any] = {}
     lines = []
     for fault in error.errors(include_url=False):
-        absent = fault["type"] in ("missing", "unexpected_keyword_argument")
+        named = isinstance(fault["loc"][-1], str)
+        absent = named and fault["type"] in ("missing", "unexpected_keyword_argument")
         where = _option_at(fault["loc"], values, absent=absent)
         if fault["type"] == "unexpected_keyword_argument":
             lines.append(f"{where}: there is no such option{_closest(where.split('.'), schema)}")
-        elif fault["type"] == "missing":
+        elif fault["type"] == "missing" and named:
             lines.append(f"{where}: is not given; write {where}=VALUE")
         elif fault["type"] == "value_error":
             lines.append(f"{where}: {fault['ctx']['error']}")
@@ -93,6 +94,7 @@ _EXPECTED = {
     "greater_than": "more than {gt}",
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
+    "missing": "a longer list",
     "too_long": "a list of at most {max_length}",
     "too_short": "a list of at least {min_length}",
     "string_pattern_mismatch": "made of letters, digits, blanks, dots and hyphens",
@@ -119,8 +121,8 @@ def _option_at(location: tuple[int | str, ...], values: Any, *, absent: bool) ->
     """Return an option's dotted name; what names no place in the values is pydantic's own."""
     kept = []
     for part in location:
-        inside = part in values if isinstance(values, Mapping) else isinstance(part, int)
-        if inside:
+        is_list = isinstance(values, list | tuple)
+        if part in (range(len(values)) if is_list else values if isinstance(values, Mapping) else ()):
             values = values[part]
             kept.append(str(part))
     kept += [str(location[-1])] if absent else []

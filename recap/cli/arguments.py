@@ -371,7 +371,7 @@ class _Arguments:
             else:
                 self.set(key, inner, read[0])
             return
-        free = added or within or key.startswith("data.options.")
+        free = added or within or key.startswith(("data.options.", "task."))
         texts = read if isinstance(read, str) else ",".join(_written(each, inner) for each in read)
         self.overrides[key] = f"{'++' if free else ''}{key}={texts}"
 
@@ -402,7 +402,8 @@ class _Arguments:
         leaf = [option for option in known if option.rpartition(".")[2] == key]
         if not key:
             return ConfigError(f"={value}: no option is named; write KEY={value}")
-        right = leaf if len(leaf) == 1 else [_ELSEWHERE.get(key, "")]
+        usual = _ELSEWHERE.get(key, "")
+        right = [usual] if usual in known or len(leaf) != 1 else leaf
         if right[0] in known:
             hint = f"; write {right[0]}={value or 'VALUE'}"
         else:
@@ -459,12 +460,12 @@ class _Arguments:
         if option and fits and option not in self.overrides:
             self.words.append(word)
             return
-        if value:
+        if _exists(word) and "data.path" in options_of(self.command):
+            right = f"write data={reader_of(word)} data.path={_typed(word)}"
+        elif value:
             right = f'a value with blanks goes into quotation marks: "{before} {word}"'
         elif word in options_of(self.command) or word in self.groups:
             raise ConfigError(f"{word}: its value goes behind a =; write {word}=VALUE")
-        elif _exists(word):
-            right = f"write data={reader_of(word)} data.path={word}"
         else:
             right = "options are written KEY=VALUE, and --help lists them"
         raise ConfigError(f"{word}: stands without an option; {right}")

@@ -396,10 +396,9 @@ def rows_error(
     lost, lines = f"{rows_rejected} of {rows_read} rows cannot be used", listed(faults, n_faults)
     if unrecognized:
         return DataError(f"{file}: {unrecognized}; as it is, {lost}:\n{lines}")
-    return DataError(
-        f"{file}: {lost if rows_rejected else 'its rows are not complete'}:\n{lines}\n"
-        "mend them, or leave them out with data.on_error=skip"
-    )
+    some = ", or leave them out with data.on_error=skip" if rows_rejected < rows_read else ""
+    said = lost if rows_rejected else "its rows are not complete"
+    return DataError(f"{file}: {said}:\n{lines}\nmend them{some}")
 
 
 LONGEST_TEXT = 131_072

@@ -220,7 +220,7 @@ def read_annotated(
         DataError: When a file cannot be read, rows are faulty, or nothing is labeled.
     """
     path = None if data.path is None else Path(data.path)
-    issues = IssueLog(data.path or data.reader)
+    issues = IssueLog(str(path or data.reader))
     skipped, models = 0, () if predictions is None else _models_of(predictions)
     if path is not None and not is_several(path) and is_predictions(path):
         models = models or _models_of(path)
@@ -337,9 +337,7 @@ def read_answers(
             fields.reject("id", reason, unique)
         elif own is not None:
             first[own] = line
-        given = row.get("probabilities")
-        given = mapping_of(given) if isinstance(given, str) else fields.mapping("probabilities")
-        yield fields, [*found.values()], read_probabilities(fields, given or {}) or None
+        yield fields, [*found.values()], read_probabilities(fields) or None
 
 
 def _predicted(
@@ -357,14 +355,12 @@ def _predicted(
     for fields, (identifier, session), probabilities in answers:
         row = fields.row
         label, response, rationale = map(fields.optional_text, ("label", "response", "rationale"))
-        if not fields.sound or identifier is None or session is None:
-            continue
         label = None if label is None or is_missing(label, taxonomy) else label
+        canonical = labels.find(issues, fields.line, "label", label) if label else None
+        if not fields.sound or identifier is None or session is None or (label and not canonical):
+            continue
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
-            continue
-        canonical = labels.find(issues, fields.line, "label", label) if label else None
-        if label and canonical is None:
             continue
         utterances.append(
             Utterance(

@@ -73,7 +73,7 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     ids = {"id": "write the example's id as the data have it"}
     unique = "keep one prediction an example"
     for fields, (own,), numbers in read_answers(rows, issues, ids=ids, unique=unique):
-        if fields.sound and own is not None and own not in known_ids:
+        if own is not None and own not in known_ids:
             reason = f"id {quote_id(own)} is not in the labeled data"
             fields.reject("id", reason, "give the data that was predicted, or remove the row")
         if "label" not in fields.row:

@@ -179,7 +179,9 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
         **(_identity(job) if known is None else known.identity),
         "shard": None if job.shard is None else f"{job.shard.index}/{job.shard.count}",
     }
-    state = _read_state(state_file(job.part)) if job.resume else None
+    # Of a command that failed before its first row, the next one need not be the same.
+    begun = job.resume and (_holds_rows(job.part) or _holds_rows(job.rows))
+    state = _read_state(state_file(job.part)) if begun else None
     _refuse_other(job, state, identity)
     checked = known.checked if known else _checked(state["checked"]) if state else None
     if checked is None:
@@ -270,6 +272,14 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
+def _holds_rows(path: Path) -> bool:
+    """Return whether there is a file that holds something, a table below its header."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        return any(islice(lines, int(path.suffix.lower() == ".csv"), None))
+
+
 def _refuse_input(job: AnnotationJob) -> None:
     """Refuse to write over the input."""
     beside = (state_file(job.part), rejects_file(job.part))
@@ -294,7 +304,8 @@ def _refuse_other(
 ) -> None:
     """Refuse an output that was not made by this job, naming what differs."""
     if state is None:
-        if job.resume and job.part.exists() and job.part.stat().st_size:
+        there = job.part.exists() and job.part.stat().st_size
+        if job.resume and there and not state_file(job.part).exists():
             raise ConfigError(
                 f"{job.part}: is there already, and no {state_file(job.part).name} says what it "
                 "is; name another output, or overwrite it with resume=never"

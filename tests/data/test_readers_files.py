@@ -203,11 +203,11 @@ def test_no_path_a_missing_file_and_a_folder_are_each_told_with_the_mend(tmp_pat
     (tmp_path / "dialogues.csv").touch()
     with pytest.raises(DataError, match=r"data\.path=FILE"):
         existing_file(None)
-    with pytest.raises(DataError, match=r"did you mean 'dialogues\.csv'.*data\.path=FILE"):
+    with pytest.raises(DataError, match=r"did you mean 'dialogues\.csv'.*correct the path"):
         existing_file(tmp_path / "dialogue.csv")
     with pytest.raises(DataError, match=r"is a folder.*data\.path=FILE"):
         existing_file(tmp_path)
-    with pytest.raises(DataError, match=r"too long.*data\.path=FILE"):
+    with pytest.raises(DataError, match=r"too long.*correct the path"):
         existing_file(tmp_path / ("a" * 300))
 
 

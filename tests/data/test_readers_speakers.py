@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,37 @@ def test_speakers_of_a_column_are_compared_without_number_note_and_width(tmp_pat
     assert found["faults"][0]["reason"].startswith("unknown speakers: Husband (2);")
     code, found = validate(tmp_path, path, "data.options.speakers={Husband: other}", data="table")
     assert (code, found["turns"][str(path)]["other_turns"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "sides"),
+    [
+        ("T C T C", (2, 2)),
+        ("P C P", (1, 2)),  # beside a patient C is the counselor, as in a text
+        ("t: c: T1 C (sighs)", (2, 2)),
+        ("C P C C", (3, 1)),
+        ("C C", None),
+        ("T P C", None),
+        ("T C Client", None),  # the client is named in full, so C may be anybody
+    ],
+)
+@pytest.mark.parametrize("form", ["table", "dialogues"])
+def test_single_letters_are_told_from_the_other_names_of_their_column(
+    tmp_path: Path, names: str, sides: tuple[int, int] | None, form: str
+) -> None:
+    said = [(name, f"said {n}") for n, name in enumerate(re.split(r" (?!\()", names))]
+    turns = [{"speaker": name, "text": text} for name, text in said]
+    text = json.dumps({"session": "s", "turns": turns})
+    if form == "table":
+        text = "\n".join(["session,speaker,text", *(f"s,{name},{text}" for name, text in said)])
+    path = write(tmp_path / ("u.csv" if form == "table" else "u.jsonl"), text)
+    code, found = validate(tmp_path, path, data=form)
+    if sides is None:
+        assert code == 2
+        assert found["faults"][0]["reason"].startswith("unknown speakers: C (")
+    else:
+        counted = found["turns"][str(path)]
+        assert (code, counted["counselor_turns"], counted["client_turns"]) == (0, *sides)
 
 
 def test_a_column_of_texts_in_the_place_of_speakers_is_not_shown(

@@ -118,6 +118,22 @@ def test_every_row_at_fault_is_listed_with_its_line_and_the_mend(
     assert "data.on_error=skip" in lines[-1]
 
 
+def test_all_faults_of_a_row_are_listed_and_no_file_is_left_out_whole(
+    corpus: Path, tmp_path: Path
+) -> None:
+    row = {"id": "e99", "label": "Blaming", "probabilities": [0.5], "fold": "one"}
+    file = write_jsonl(tmp_path / "p.jsonl", [row])
+    with pytest.raises(DataError) as error:
+        scored(corpus, file)
+    lines = [line.strip().partition(f"{file}:")[2] for line in str(error.value).splitlines()]
+    assert [line.split(":")[:2] for line in lines[1:-1]] == [
+        ["1", " probabilities"],
+        ["1", " id"],
+        ["1", " fold"],
+    ]
+    assert str(error.value).endswith("\nmend them")
+
+
 def test_rows_at_fault_are_left_out_on_request_and_still_listed(
     corpus: Path, tmp_path: Path
 ) -> None:

@@ -39,14 +39,27 @@ def figures(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "said"),
+    [
+        ('{"Blaming": 0.9, "Excusing": 0.9}', "add up to 1.8, write numbers from 0 to 1"),
+        ("0.9", 'is no object, write "probabilities": {...}, or leave it out'),
+        ("[0.9, 0.1]", "is no object"),
+        ('"high"', "is no object"),
+        ("true", "is no object"),
+    ],
+)
 @pytest.mark.parametrize("overlaid", [True, False])
-def test_probabilities_that_do_not_add_up_to_1_are_refused(
-    overlaid: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_probabilities_that_are_none_are_refused(
+    overlaid: bool,
+    probabilities: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = answers(tmp_path / "answers.jsonl", {"A": ["Blaming", "Excusing"]})
     first, second = path.read_text("utf-8").splitlines()
-    wrong = '"probabilities": {"Blaming": 0.9, "Excusing": 0.9}'
-    second = second.replace('"probabilities": null', wrong)
+    second = second.replace('"probabilities": null', f'"probabilities": {probabilities}')
     path.write_text(f"{first}\n{second}\n", "utf-8")
     turns = [{"speaker": "client", "text": text, "id": f"A:{k}"} for k, text in enumerate("xy")]
     talk = tmp_path / "talk.jsonl"
@@ -54,8 +67,27 @@ def test_probabilities_that_do_not_add_up_to_1_are_refused(
     given = [f"data.path={talk}", f"predictions={path}"] if overlaid else [f"data.path={path}"]
     assert main([*given, *FAST]) == 2
     printed = " ".join(capsys.readouterr().err.split())
-    assert "answers.jsonl:2: probabilities: add up to 1.8, write numbers from 0 to 1" in printed
+    assert f"answers.jsonl:2: probabilities: {said}" in printed
     assert main([*given, *FAST, "data.on_error=skip"]) == 0
+
+
+def test_all_faults_of_a_predicted_row_are_listed_under_the_file_as_others_name_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = answers(tmp_path / "answers.jsonl", {"A": ["Blaming", "Sulking", "Blaming"]})
+    path.write_text(path.read_text("utf-8").replace("null", "0.5", 2), "utf-8")  # both of row 1
+    path.write_text(path.read_text("utf-8").replace("null", "[]", 1), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data.path=./answers.jsonl", *FAST]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: answers.jsonl: 2 of 3 rows cannot be used:"
+    found = [line.split(", ")[0].strip() for line in lines[1:-1]]
+    assert found == [
+        "answers.jsonl:1: probabilities: is no object",
+        "answers.jsonl:1: rationale: is no text",
+        "answers.jsonl:2: probabilities: is no object",
+        "answers.jsonl:2: label: unknown labels: Sulking (1); known: Resistance",
+    ]
 
 
 def test_predicted_labels_are_counted_and_marked_everywhere(

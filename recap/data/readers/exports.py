@@ -324,12 +324,13 @@ def text_example(
 def _turns(fields: Fields, field: str, names: SpeakerNames) -> list[Turn]:
     """Return a list such as ``[{"author": ..., "text": ...}]``, which ends with the client."""
     turns: list[Turn] = []
-    for index, item in enumerate(fields.row[field]):
-        row = item if isinstance(item, dict) else {}
-        who, said = (
-            next((row[key] for key in keys if isinstance(row.get(key), str)), None)
-            for keys in (SPEAKER_KEYS, TEXT_KEYS)
-        )
+    rows = [item if isinstance(item, dict) else {} for item in fields.row[field]]
+    found = [
+        [next((row[key] for key in keys if isinstance(row.get(key), str)), None) for row in rows]
+        for keys in (SPEAKER_KEYS, TEXT_KEYS)
+    ]
+    names.hear(filter(None, found[0]))
+    for index, (who, said) in enumerate(zip(*found, strict=True)):
         if who is None or said is None:
             reason = "has no speaker or no text"
             fields.reject(f"{field}[{index}]", reason, 'write {"author": "...", "text": "..."}')

@@ -116,12 +116,11 @@ def existing_file(path: Path | None) -> Path:
     except OSError as error:
         # A name that is too long, or a folder that may not be looked into.
         raise DataError(
-            f"{str(path)[:200]}: cannot be opened ({error.strerror}); correct data.path=FILE"
+            f"{str(path)[:200]}: cannot be opened ({error.strerror}); correct the path"
         ) from error
     if not there:
         raise DataError(
-            f"{path}: there is no such file{did_you_mean(path.name, beside)}; "
-            "correct data.path=FILE"
+            f"{path}: there is no such file{did_you_mean(path.name, beside)}; correct the path"
         )
     return path
 

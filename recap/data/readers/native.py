@@ -155,8 +155,10 @@ def _example(fields: Fields, names: SpeakerNames, fallback_id: str) -> Example:
 
 
 def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
-    turns = []
-    for index, item in enumerate(fields.items(key)):
+    turns, items = [], fields.items(key)
+    who = fields.keys.get("speaker", "speaker")
+    names.hear(str(item.get(who)) for item in items if isinstance(item, dict))
+    for index, item in enumerate(items):
         if not isinstance(item, dict):
             fields.reject(f"{key}[{index}]", "is no object", 'write {"speaker": ..., "text": ...}')
             continue

@@ -159,6 +159,11 @@ def _forms(name: str) -> tuple[str, ...]:
     return folded, bare, shorter, _NOTES_BEHIND.sub("", shorter)
 
 
+def is_letter(name: str) -> bool:
+    """Whether a name is a single letter, which only the names beside it explain."""
+    return len(_forms(name)[-1]) == 1
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Voice:
     """What a name stands for: who speaks, and under which name where that says more."""
@@ -235,7 +240,7 @@ class SpeakerNames:
     """The names by which a file calls those who speak.
 
     ``T:`` is the counselor and ``P:`` the client; ``C:`` is the client beside a ``T:`` of the same
-    text, the counselor beside a ``P:``, and unknown otherwise.
+    text, column or dialogue, the counselor beside a ``P:``, and unknown otherwise.
 
     Args:
         extra: Names of the user's own, each with ``counselor``, ``client``, ``other`` (shown in the
@@ -256,7 +261,16 @@ class SpeakerNames:
                 )
             self._own[fold_name(str(name))] = role
         # Every turn of a large file asks for one of a few names.
-        self.find = lru_cache(maxsize=1024)(partial(self._find, letters=_LETTERS))
+        self._hear(_LETTERS)
+
+    def hear(self, names: Iterable[str]) -> None:
+        """Take ``C`` as it is meant beside all names of a column or dialogue."""
+        if (letters := {**_LETTERS, **self._letters_of(names)}) != self._letters:
+            self._hear(letters)
+
+    def _hear(self, letters: Mapping[str, Speaker]) -> None:
+        self._letters = letters
+        self.find = lru_cache(maxsize=1024)(partial(self._find, letters=letters))
         """Returns what a name, as it is written, stands for; ``None`` where that is not known."""
 
     def _find(self, name: str, letters: Mapping[str, Speaker]) -> Voice | None:
@@ -345,7 +359,7 @@ class SpeakerNames:
 
     def runs_on(self, turn: WrittenTurn) -> bool:
         """Whether a turn holds what seems to be a known speaker's mark, but not as it should be."""
-        letters = {*_LETTERS, "c"} if len(_forms(turn.name)[-1]) == 1 else frozenset()
+        letters = {*_LETTERS, "c"} if is_letter(turn.name) else frozenset()
         return self._hides_mark(turn.text, letters)
 
     def _hides_mark(self, text: str, letters: Collection[str] = ()) -> bool:
@@ -366,7 +380,7 @@ class SpeakerNames:
         Marks are those of all lines of a text that are not blank, in order.
         """
         there = {n: mark for n, mark in enumerate(marks) if mark is not None}
-        letters = self._letters_of(there.values())
+        letters = self._letters_of(mark.name for mark in there.values() if not mark.bare)
         voices = {n: voice for n, mark in there.items() if (voice := self._voice(mark, letters))}
         style = _Style.of([there[n] for n in voices], there.values(), [*SPEAKERS, *self._own])
         known = {n: voice for n, voice in voices.items() if style.is_written_so(there[n])}
@@ -386,12 +400,12 @@ class SpeakerNames:
                 found.append((n, mark, known.get(n)))
         return found
 
-    def _letters_of(self, marks: Iterable[Mark]) -> dict[str, Speaker]:
-        """Return what single letters stand for in a text with these marks.
+    def _letters_of(self, names: Iterable[str]) -> dict[str, Speaker]:
+        """Return what single letters stand for beside these names.
 
-        None stands for a side that the text names in full as well: there it may be anything.
+        None stands for a side that is named in full as well: there it may be anything.
         """
-        written = [mark.name for mark in marks if not mark.bare]
+        written = list(names)
         sides = {self._role(name, {}) for name in written}
         there = {_forms(name)[-1] for name in written}
         letters = dict(_LETTERS)

@@ -11,8 +11,8 @@ import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from recap.data.readers.registry import (
     unrecognized,
 )
 from recap.data.readers.row_order import Order, SessionRow, in_order
-from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames
+from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames, is_letter
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell
@@ -157,9 +157,13 @@ def fault_of_probabilities(found: Collection[float]) -> str | None:
     return f"add up to {total:.6g}" if round(abs(total - 1), 9) > SUM_TOLERANCE else None
 
 
-def read_probabilities(fields: Fields, given: Mapping[Any, Any]) -> dict[str, float]:
-    """Return the probabilities of a row; a row whose numbers are none is rejected."""
-    numbers = {str(name): finite_number(p) for name, p in given.items()}
+def read_probabilities(fields: Fields) -> dict[str, float]:
+    """Return the probabilities of a row, an object or JSON in a cell; others are rejected."""
+    written = fields.row.get("probabilities")
+    given = mapping_of(written) if isinstance(written, str) else None
+    if given is None and not (isinstance(written, str) and is_missing(written)):
+        given = fields.mapping("probabilities")
+    numbers = {str(name): finite_number(p) for name, p in (given or {}).items()}
     known = {name: p for name, p in numbers.items() if p is not None}
     fault = "holds no finite number" if len(known) < len(numbers) else None
     if fault is None and known:
@@ -332,11 +336,11 @@ def read_table(
         meta=tuple(meta),
         kept=tuple(column for column in table.columns if column not in taken),
         issues=issues,
+        records=partial(_records, table.path, IssueLog("again"), delimiter, sheet),
     )
     if utterances:
         order = next((_ORDERS[role] for role in ORDER_ROLES if role in found), None)
-        records = partial(_records, table.path, IssueLog("again"), delimiter, sheet)
-        gather = order is not None and rows.is_scattered(records)
+        gather = order is not None and rows.is_scattered()
         yield from rows.dialogues(order, gather=gather)
     else:
         yield from rows.examples()
@@ -369,6 +373,20 @@ class _Rows:
     kept: tuple[str, ...]
     """Columns of none of the roles that are read: they come back as they are."""
     issues: IssueLog
+    records: Callable[[], Iterator[SheetRow]]
+    """Reads all rows of the table once more."""
+
+    def again(self, role: str) -> Iterator[tuple[int, str]]:
+        """Yield the line and the cell of each row, for a role that has a column."""
+        column = self.table.columns.index(self.columns[role])
+        for record in islice(self.records(), 1, None):  # below the header
+            yield record.line, str(record.cells[column]) if len(record.cells) > column else ""
+
+    @cached_property
+    def names_and_letters(self) -> SpeakerNames:
+        """The names, once all of the column have been read to know what letters stand for."""
+        self.names.hear(cell for _, cell in self.again("speaker"))
+        return self.names
 
     def cell(self, row: Mapping[str, str], role: str) -> str:
         """Return the cell for a role without outer blanks, ``""`` without such a column."""
@@ -417,23 +435,23 @@ class _Rows:
             )
         yield from self.finished(begun, order)
 
-    def is_scattered(self, records: Callable[[], Iterator[SheetRow]]) -> bool:
+    def is_scattered(self) -> bool:
         """Return whether the sessions of a table may have to be gathered from all over the file."""
         if self.table.path.stat().st_size < _SMALL or "session" not in self.columns:
             return True
-        column = self.table.columns.index(self.columns["session"])
         last, closed = None, FirstLines()
-        for record in records():
-            cell = record.cells[column] if len(record.cells) > column else ""
+        for line, cell in self.again("session"):
             if cell and cell != last:
                 last, name = cell, identity(cell)
                 if closed.find(name) is not None:
                     return True
-                closed.add(name, record.line)
+                closed.add(name, line)
         return False
 
     def turn(self, line: int, row: Mapping[str, str]) -> Turn | None:
-        voice = self.names.voice(self.issues, line, "speaker", self.cell(row, "speaker"))
+        called = self.cell(row, "speaker")
+        names = self.names_and_letters if is_letter(called) else self.names
+        voice = names.voice(self.issues, line, "speaker", called)
         return (
             None
             if voice is None
@@ -491,6 +509,7 @@ class _Rows:
         if faults:
             return None
         turns: list[Turn] = []
+        self.names.hear(str(item.get("speaker")) for item in written)
         for index, item in enumerate(written):
             called, text = item.get("speaker"), item.get("text")
             if not isinstance(called, str) or not isinstance(text, str):
