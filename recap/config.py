@@ -122,7 +122,8 @@ def _option_at(location: tuple[int | str, ...], values: Any, *, absent: bool) ->
     kept = []
     for part in location:
         is_list = isinstance(values, list | tuple)
-        if part in (range(len(values)) if is_list else values if isinstance(values, Mapping) else ()):
+        known = range(len(values)) if is_list else values if isinstance(values, Mapping) else ()
+        if part in known:
             values = values[part]
             kept.append(str(part))
     kept += [str(location[-1])] if absent else []
