@@ -45,6 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine lacks the data or the device for."""
     if not os.environ.get(REAL_DATA):
         _skip(items, "real_data", f"set {REAL_DATA} to the folder that holds annomi/, psyguard/, …")
+    if not (Path(__file__).resolve().parents[1] / ".pretrained/smollm2-135m-instruct").is_dir():
+        _skip(items, "pretrained", "needs real weights: make pretrained")
     if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
         _skip(items, "gpu", "needs a CUDA device")
     if not any(map(shutil.which, BROWSERS)):

@@ -21,6 +21,7 @@ from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text, support_warning
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
+from recap.models.precision import in_words
 from recap.output.format import (
     LogConsole,
     console_for,
@@ -266,7 +267,10 @@ def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
     say(f"task     {task.name}: {len(task.labels)} labels, {len(run.selected)} examples")
     for note in notes:
         say(f"{_INDENT}{note}")
-    for warning in (*run.lost_turns, *_leaks(run.leakage)):
+    # Of what everybody has, nothing is said.
+    if run.numbers and (said := in_words(run.numbers)) != "32-true":
+        say(f"{_INDENT}{said}")
+    for warning in (*run.wasted, *run.lost_turns, *_leaks(run.leakage)):
         print_warning(console, warning, before=_INDENT)
 
 

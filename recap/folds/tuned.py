@@ -57,6 +57,7 @@ from recap.records import Fold, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
 from recap.system.processes import (
+    device_type,
     environment,
     is_first_process,
     is_launched,
@@ -328,9 +329,7 @@ def merge_models(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: Fo
 
 def _merged(run: Run, folder: FoldFolder, pad_id: int) -> Merged:
     config = run.config
-    device = "cpu"
-    if torch.cuda.is_available() and config.trainer.accelerator != "cpu":
-        device = "cuda"
+    device = device_type(config.trainer)
     fold = next((f for f in run.folds if run.folder.fold(f.index) == folder), None)
     if fold is None:
         assert run.encoding is not None

@@ -34,6 +34,7 @@ from recap.prompt.requests import (
     usage_of,
 )
 from recap.records import Example, Usage
+from recap.system.processes import device_type
 from recap.tasks.task import Task
 
 
@@ -198,11 +199,7 @@ class LocalModel:
     @property
     def device(self) -> str:
         """Where the model runs."""
-        import torch
-
-        wanted = self._config.trainer.accelerator
-        use_gpu = wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
-        return "cuda" if use_gpu else "cpu"
+        return device_type(self._config.trainer)
 
     def answer(
         self,
