@@ -21,9 +21,8 @@ import torch  # noqa: E402
 from test_shared_prefix import PREFIX, RATIONALES, batch_of, build, difference, gradient, separately  # noqa: E402  # noqa: E402
 
 from recap.errors import ConfigError  # noqa: E402
-from recap.models.engine.loss import answer_loss  # noqa: E402
-from recap.models.engine.prefix_attention import TESTED, why_unsupported  # noqa: E402
-from recap.models.engine.shared_prefix import choose_batching  # noqa: E402
+from recap.models.engine.attention import TESTED, why_unsupported  # noqa: E402
+from recap.models.engine.loss import answer_loss, choose_batching  # noqa: E402
 from recap.models.finetune import projections  # noqa: E402
 
 MODELS = {
@@ -58,13 +57,13 @@ made by `python benchmarks/architectures.py docs/architectures.md`, on shrunk ra
 loads real ones (torch {torch}, transformers {transformers}).
 
 A batching that is marked has the loss and the gradients of one plain forward an example; the number is the largest
-difference of all gradients, relative to them, in float64 (models with experts: float32). `shared_prefix` computes the
+difference of all gradients, relative to them, in float64 (models with experts: float32). `trunk` computes the
 constant prompt once for all examples, `packed` puts examples side by side, `padded` fills them up. `batching=auto` takes
 the first of them that is exact, and says why it is not an earlier one. Where the answers come from `rows`, constant
 prompts are encoded once and all labels scored together; elsewhere from transformers' own `generate`: the same answers,
 slower.
 
-| `model_type` | for example | `shared_prefix` | `packed` | `padded` | answers | adapters on |
+| `model_type` | for example | `trunk` | `packed` | `padded` | answers | adapters on |
 |---|---|---|---|---|---|---|
 {rows}
 
@@ -100,12 +99,10 @@ def row_of(family: str, notes: list[str]) -> str:
     dtype = torch.float32 if family in ("mixtral", "qwen3_moe") else torch.float64
     model = build(family, dtype=dtype).eval()
     _, expected = separately(model, RATIONALES)
-    cells = [
-        measured(model, batching, expected) for batching in ("shared_prefix", "packed", "padded")
-    ]
+    cells = [measured(model, batching, expected) for batching in ("trunk", "packed", "padded")]
     reason = why_unsupported(model)
     if reason:
-        notes.append(f"`{family}`: no `shared_prefix`, since {reason}")
+        notes.append(f"`{family}`: no `trunk`, since {reason}")
     layers = ", ".join(f"`{name}`" for name in projections(shrunk.model_of(family, 50)))
     answers = "`generate`" if reason else "rows"
     return f"| `{family}` | {MODELS[family]} | {' | '.join(cells)} | {answers} | {layers} |"
@@ -113,7 +110,7 @@ def row_of(family: str, notes: list[str]) -> str:
 
 def measured(model: Any, batching: str, expected: torch.Tensor) -> str:
     """Return the difference of gradients under a batching, or that it is not claimed."""
-    prefix = {"shared_prefix": PREFIX, "packed": 0, "padded": None}[batching]
+    prefix = {"trunk": PREFIX, "packed": 0, "padded": None}[batching]
     try:
         choose_batching(model, batching)
     except ConfigError:

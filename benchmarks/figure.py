@@ -33,8 +33,7 @@ def _bars(axes: Any, report: dict[str, Any]) -> None:
     steps = [row for row in report["rows"] if row["part"] == "step"]
     rows = [row for row in reversed(steps) if row["shape"] == "zero_shot"]
     colors = [
-        OURS if row["system"] == "shared_prefix" else UNCLAIMED if row["note"] else OTHERS
-        for row in rows
+        OURS if row["system"] == "trunk" else UNCLAIMED if row["note"] else OTHERS for row in rows
     ]
     bars = axes.barh(
         [row["system"] for row in rows], [row["seconds"] for row in rows], color=colors

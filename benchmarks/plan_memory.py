@@ -77,7 +77,7 @@ UNEVEN = (420, 380, 300, 260, 200, 160, 120, 80)
 CALIBRATION = (
     Case(prefix=600, rests=(300,) * 4),
     Case(prefix=600, rests=(300,) * 4, gradient_checkpointing=True, layers=12),
-    Case(prefix=600, rests=(300,) * 4, batching="shared_prefix"),
+    Case(prefix=600, rests=(300,) * 4, batching="trunk"),
     Case(prefix=600, rests=(300,) * 4, batching="packed", method="lora"),
     Case(vocabulary=65536, prefix=200, rests=(50,) * 2),
     Case(vocabulary=65536, tied=True, prefix=200, rests=(50,) * 2),
@@ -92,11 +92,11 @@ CALIBRATION = (
 CHECK = (
     Case(layers=6, hidden=640, heads=10, intermediate=1792, prefix=500, rests=LONG),
     Case(batching="packed", prefix=400, rests=LONG, layers=10, intermediate=1408),
-    Case(batching="shared_prefix", prefix=850, rests=UNEVEN, layers=6),
-    Case(batching="shared_prefix", prefix=850, rests=UNEVEN, layers=12, method="lora"),
+    Case(batching="trunk", prefix=850, rests=UNEVEN, layers=6),
+    Case(batching="trunk", prefix=850, rests=UNEVEN, layers=12, method="lora"),
     Case(batching="padded", prefix=850, rests=UNEVEN[:4], method="lora", family="llama", layers=7),
     Case(
-        batching="shared_prefix", prefix=1000, rests=UNEVEN, gradient_checkpointing=True,
+        batching="trunk", prefix=1000, rests=UNEVEN, gradient_checkpointing=True,
         layers=11, hidden=576, heads=9, key_value_heads=3, intermediate=1792,
     ),
     Case(
@@ -106,7 +106,7 @@ CHECK = (
     Case(vocabulary=151936, hidden=256, heads=4, layers=4, prefix=300, rests=(90, 80, 60, 50)),
     Case(
         vocabulary=151936, hidden=256, heads=4, layers=4, tied=True, prefix=300, rests=(90, 60),
-        batching="shared_prefix",
+        batching="trunk",
     ),
     Case(
         vocabulary=151936, hidden=320, heads=5, key_value_heads=1, layers=5, tied=True,
@@ -118,13 +118,13 @@ CHECK = (
         optimizer="adamw8bit", accumulation=2,
     ),
     Case(
-        batching="shared_prefix", prefix=60, rests=(40, 35), precision="bf16-mixed", layers=9,
+        batching="trunk", prefix=60, rests=(40, 35), precision="bf16-mixed", layers=9,
         family="llama", hidden=960, heads=15, key_value_heads=5, intermediate=3584,
     ),
     Case(batching="packed", prefix=400, rests=(400, 300, 300), method="lora", hidden=576, heads=9,
          key_value_heads=3, layers=14, intermediate=1600, family="llama", optimizer="adamw8bit"),
     Case(
-        batching="shared_prefix", prefix=3000, rests=(420, 300, 200, 100), layers=5,
+        batching="trunk", prefix=3000, rests=(420, 300, 200, 100), layers=5,
         optimizer="adamw8bit", accumulation=2,
     ),
 )  # fmt: skip
@@ -150,7 +150,7 @@ def predict(case: Case) -> dict[str, float]:
         [(case.prefix + rest, case.answer) for rest in case.rests],
         n_examples=len(case.rests),
         n_tokens=None,
-        prefix={"padded": None, "packed": 0, "shared_prefix": case.prefix}[case.batching],
+        prefix={"padded": None, "packed": 0, "trunk": case.prefix}[case.batching],
     )
     counts = count_parameters(architecture, method=case.method)
     memory = device_memory(architecture, counts, setting, group=group)

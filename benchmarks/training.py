@@ -25,7 +25,7 @@ from harness.workload import AFTER_DIALOGUE, ANSWER, DIALOGUE_QUANTILES, PREFIXE
 SAME_MICRO_BATCH = 4
 """Examples a micro-batch where memory is compared at the same number for all."""
 
-QUICK_MICRO_BATCHES = {"shared_prefix": 16, "packed": 2, "padded": 2}
+QUICK_MICRO_BATCHES = {"trunk": 16, "packed": 2, "padded": 2}
 """Instead of a search; peers get 2 examples a micro-batch."""
 
 
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     wrong = disagreeing(report)
     if wrong:
-        print(f"not the same first step as shared_prefix: {', '.join(wrong)}", file=sys.stderr)
+        print(f"not the same first step as trunk: {', '.join(wrong)}", file=sys.stderr)
     return 1 if wrong else 0
 
 
@@ -119,7 +119,7 @@ def full(
     few = [s for s in own if s.name != "padded"] + ([fastest] if fastest else [])
     for system in few:
         # Rows of 4,000 tokens gain even less from company than those of the zero-shot shape.
-        candidates = (4, 8, 16) if system.name == "shared_prefix" else (1,)
+        candidates = (4, 8, 16) if system.name == "trunk" else (1,)
         yield from plan.search(ledger, system, "few_shot", limits, candidates)
     yield from plan.rounds(ledger, few, "few_shot", limits)
     yield from plan.loss_memory((1, 4), scale)

@@ -148,6 +148,8 @@ NoIntervention = Literal["skip", "keep"]
 FoldGroup = Literal["session", "client"]
 SelectionProtocol = Literal["paper", "nested"]
 Sampling = Literal["natural", "balanced"]
+StepOrder = Literal["random", "dialogue"]
+Engine = Literal["auto", "trunk", "plain"]
 FinetuneMethod = Literal["full", "lora", "qlora", "none"]
 KeepModels = Literal["all", "best", "none"]
 Decoding = Literal["free", "constrained", "scored"]
@@ -252,6 +254,9 @@ class DecodingConfig:
     """Longest answer in tokens."""
     batch_size: int = Field(default=32, ge=1)
     """Examples decoded together on one device."""
+    engine: Engine = "auto"
+    """What decodes: ``trunk`` computes what prompts share once; ``plain`` is transformers' own
+    ``generate``; ``auto``: the first where it is exact for the model."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -462,9 +467,16 @@ class RunConfig:
     sampling: Sampling = "natural"
     """``natural``: each training example once an epoch; ``balanced``: every class equally often in
     epochs of the same length, by repeating examples of small classes."""
-    batching: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
-    """How examples of a batch are laid out: one row with their common beginning once, one row
-    without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
+    order: StepOrder = "random"
+    """What stands together in a step: what chance brings; ``dialogue``: a few neighbors each of
+    several dialogues, whose turns are computed once."""
+    batching: Annotated[
+        Literal["auto", "trunk", "packed", "padded"],
+        BeforeValidator(lambda name: "trunk" if name == "shared_prefix" else name),
+    ] = "auto"
+    """How examples of a batch are laid out: one row in which what they begin with stands once, one
+    row without sharing, padded rows; ``auto``: the first of these that is exact for the model.
+    ``shared_prefix`` is an older name of ``trunk``."""
     baseline: Mapping[str, Any] | None = None
     """Method and options of a baseline's run (recap.evaluate), which has no backbone."""
     run: Annotated[str, AfterValidator(run_name)]

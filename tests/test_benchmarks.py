@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-OWN = ("shared_prefix", "packed", "padded")
+OWN = ("trunk", "packed", "padded")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_ratios_are_larger_the_better_recap_is(
     systems, report = load("harness.systems"), load("harness.report")
     ledger = load("harness.ledger").Ledger(tmp_path / "state.jsonl", {})
     for round_, (ours, packed) in enumerate([(2.0, 5.0), (9.0, 90.0), (1.0, 4.0)]):
-        ledger.add(step("shared_prefix", ours, 100, round_=round_))
+        ledger.add(step("trunk", ours, 100, round_=round_))
         ledger.add(step("packed", packed, 300, round_=round_))
     ledger.add(step("trl_packed", 50.0, 900))
     ledger.add(step("hf_trainer", 8.0, 50, loss=9.01))
@@ -141,7 +141,7 @@ def test_the_figure_is_the_same_for_the_same_report(
 ) -> None:
     report = {
         "rows": [
-            {**step("shared_prefix", 1.0, 1), "seconds": 1.0, "note": ""},
+            {**step("trunk", 1.0, 1), "seconds": 1.0, "note": ""},
             {**step("trl_packed", 3.0, 1), "seconds": 3.0, "note": "no evidence"},
             *(
                 {"part": "group", "micro_batch": size, "seconds_per_example": 1 / size}
@@ -234,7 +234,7 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(
         return in_process(system, spec, threads=threads)
 
     report = bench(stops)
-    assert measured == ["shared_prefix", "packed", "full_logits", "chunked"]
+    assert measured == ["trunk", "packed", "full_logits", "chunked"]
     [missing] = [each for each in report["missing"] if each["system"] == "padded"]
     assert "stopped" in missing["reason"]
 

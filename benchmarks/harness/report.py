@@ -13,7 +13,7 @@ from harness.systems import System
 LARGEST_DIFFERENCE = 1e-4
 """Relative, between the systems' losses and gradient norms in the first step."""
 
-MEASURED = "shared_prefix"
+MEASURED = "trunk"
 
 
 def summarize(

@@ -66,7 +66,7 @@ class System:
 _DENSE = "packs with a dense mask on a CPU: no evidence about packing where FlashAttention runs"
 
 OWN = (
-    System(name="shared_prefix", worker="recap_steps.py", spec={"batching": "shared_prefix"}),
+    System(name="trunk", worker="recap_steps.py", spec={"batching": "trunk"}),
     System(name="packed", worker="recap_steps.py", spec={"batching": "packed"}),
     System(name="padded", worker="recap_steps.py", spec={"batching": "padded"}),
 )

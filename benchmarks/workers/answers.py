@@ -51,45 +51,31 @@ class Work:
         """Return the prompts of a workload."""
         return [example.prompt for example in examples(workload or self.workload)]
 
-    def answerer(
-        self, constant: Sequence[int], task: str = "fine_grained", **more: Any
-    ) -> LabelScorer:
-        """Return an answerer of prompts that begin with ``constant``."""
+    def answerer(self, task: str = "fine_grained", **more: Any) -> LabelScorer:
+        """Return an answerer of prompts."""
         return LabelScorer(
-            self.model,
-            get_task(task),
-            self.encoder,
-            constant=constant,
-            batch_size=self.batch_size,
-            **more,
+            self.model, get_task(task), self.encoder, batch_size=self.batch_size, **more
         )
-
-    def constant(self, prompts: Sequence[Sequence[int]]) -> Sequence[int]:
-        """Return what all prompts begin with."""
-        return prompts[0][: self.workload.prefix]
 
 
 def answers(work: Work, meter: Meter) -> None:
     """Answer every prompt once, the constant part's encoding included."""
     mode, prompts = work.spec["mode"], work.prompts()
-    run = _runner(work, mode, prompts)
+    run = _runner(work, mode)
     meter.load_ends()
     run(prompts[:1])  # neither the first use of a library nor of a kernel is timed
-    run = _runner(work, mode, prompts)
+    run = _runner(work, mode)
     meter.start()
     found = run(prompts)
     meter.step()
     meter.note(answers=[_digest(tokens) for tokens in found])
 
 
-def _runner(
-    work: Work, mode: str, prompts: Sequence[tuple[int, ...]]
-) -> Callable[[Sequence[tuple[int, ...]]], list[Sequence[int]]]:
-    constant = work.constant(prompts)
+def _runner(work: Work, mode: str) -> Callable[[Sequence[tuple[int, ...]]], list[Sequence[int]]]:
     if mode == "label":
-        answerer = work.answerer(constant, decoding="scored", rationale=False)
+        answerer = work.answerer(decoding="scored", rationale=False)
     elif mode == "rationale":
-        answerer = work.answerer(constant, max_new_tokens=ANSWER)
+        answerer = work.answerer(max_new_tokens=ANSWER)
     else:
         n_tokens = LABEL_TOKENS if mode == "hf_generate_label" else ANSWER
         return lambda chosen: generate(
@@ -111,9 +97,9 @@ def cascade(work: Work, meter: Meter) -> None:
     options: dict[str, Any] = {"decoding": "scored", "rationale": False}
 
     def run(n: int) -> None:
-        work.answerer(work.constant(first), "binary", **options).answer(first[:n])
+        work.answerer("binary", **options).answer(first[:n])
         if work.spec["mode"] == "cascade":
-            work.answerer(work.constant(second), **options).answer(resistant[:n])
+            work.answerer(**options).answer(resistant[:n])
 
     meter.load_ends()
     run(1)
@@ -128,17 +114,17 @@ def latency(work: Work, meter: Meter) -> None:
     seconds: list[float] = []
     turn, tail = 40, 40
     meter.load_ends()
-    answerer = work.answerer(work.constant([drawn[0].prompt]), decoding="scored", rationale=False)
-    answerer.answer([drawn[0].prompt])
+    answerer = work.answerer(decoding="scored", rationale=False)
+    answerer.answer([drawn[0].prompt[: work.workload.prefix + 1]])
     meter.start()
     for example in drawn:
-        conversation = answerer.conversation()
+        conversation = answerer.branch()
         for prompt in _growing(example, work.workload.prefix, turn, tail):
             since = time.perf_counter()
             if work.spec["mode"] == "conversation":
-                conversation.answer(prompt)
+                conversation.answer([prompt])
             else:
-                answerer.answer([prompt])
+                answerer.branch().answer([prompt])
             seconds.append(time.perf_counter() - since)
     meter.step()
     meter.note(turn_seconds=seconds)
@@ -162,7 +148,7 @@ def stream(work: Work, meter: Meter) -> None:
         size = min(WINDOW, n - start)
         prompts = work.prompts(replace(work.workload, n_examples=size))
         if answerer is None:
-            answerer = work.answerer(work.constant(prompts), decoding="scored", rationale=False)
+            answerer = work.answerer(decoding="scored", rationale=False)
         answerer.answer(prompts)
     meter.step()
 

@@ -18,7 +18,7 @@ from recap.config import OptimizerConfig, SchedulerConfig
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone
-from recap.models.engine.prefix_backward import training_loss
+from recap.models.engine.training import training_loss
 from recap.models.module import ResponseModule
 from recap.tasks.library import build_task
 

@@ -13,9 +13,9 @@ examples, examples of a small class are repeated evenly, and none of a large cla
 good. Where the classes do not divide an epoch, the places that are left over go to one class after
 another, over epochs too.
 
-A micro-batch is padded rows, or one row ``[prefix | suffix 1 | suffix 2 | …]`` in which the tokens
-that all prompts begin with stand once; each suffix sees the prefix and itself, and its positions go
-on from the prefix, so that the loss and its gradients are those of separate rows.
+A micro-batch is padded rows, or one row (:mod:`recap.data.layout`) in which tokens that prompts
+begin with stand once; positions go on from them, so that the loss and its gradients are those of
+separate rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import ctypes
 import itertools
 import math
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,11 +33,15 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from recap.config import Sampling
+from recap.config import Sampling, StepOrder
 from recap.data.encode import EncodedExample
+from recap.data.layout import Layout, lay_out, side_by_side
 from recap.errors import ConfigError, quote_id
 
-Batching = Literal["shared_prefix", "packed", "padded"]
+NEIGHBORS = 4
+"""Examples of one dialogue in a step of dialogues."""
+
+Batching = Literal["trunk", "packed", "padded"]
 """One row with the shared prefix once, one row without sharing, or one padded row an example."""
 
 
@@ -60,14 +64,6 @@ class MicroBatch:
     number: int
     ends_step: bool
     filler: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """What stands where in a row: ``prefix`` shared tokens, then suffixes of these ``lengths``."""
-
-    prefix: int
-    lengths: tuple[int, ...]
 
 
 class Batch:
@@ -142,8 +138,8 @@ def collate(
         examples: The data set of the plan's indices.
         plan: Which of them.
         pad_id: Fills padded rows.
-        prefix: Leading tokens that all examples share (:func:`common_prefix` or fewer), for one
-            row; ``None`` for padded rows.
+        prefix: For one row the leading tokens that all examples share (:func:`common_prefix`), 0
+            for one in which nothing is shared; ``None`` for padded rows.
     """
     chosen = tuple(examples[i] for i in plan.indices)
     if prefix is None:
@@ -163,24 +159,27 @@ def _padded(chosen: tuple[EncodedExample, ...], plan: MicroBatch, pad_id: int) -
 
 
 def _in_one_row(chosen: tuple[EncodedExample, ...], plan: MicroBatch, prefix: int) -> Batch:
-    ids = list(chosen[0].prompt[:prefix]) if chosen else []
-    positions = list(range(len(ids)))
-    answered = [False] * len(ids)
-    lengths = []
-    for example in chosen:
-        suffix = example.prompt[prefix:] + example.answer
-        ids += suffix
-        positions += range(prefix, prefix + len(suffix))
-        answered += [False] * (len(suffix) - len(example.answer))
+    texts = [example.prompt + example.answer for example in chosen]
+    layout = side_by_side(list(map(len, texts)))
+    if prefix:
+        layout = lay_out([e.prompt for e in chosen], [len(e.answer) for e in chosen])
+    ids: list[int] = []
+    positions: list[int] = []
+    for span in layout.spans:
+        end = span.seen + span.length
+        ids += texts[span.owner][span.seen : end]
+        positions += range(span.seen, end)
+    answered = [False] * sum(trunk.length for trunk in layout.trunks)
+    for example, tooth in zip(chosen, layout.teeth, strict=True):
+        answered += [False] * (tooth.length - len(example.answer))
         answered += [not plan.filler] * len(example.answer)
-        lengths.append(len(suffix))
     return Batch(
         plan=plan,
         examples=chosen,
         input_ids=torch.tensor([ids], dtype=torch.long),
         answer_mask=torch.tensor([answered], dtype=torch.bool),
         position_ids=torch.tensor([positions], dtype=torch.long),
-        layout=Layout(prefix=prefix, lengths=tuple(lengths)),
+        layout=layout,
     )
 
 
@@ -194,7 +193,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
 def _part(batch: Batch, rows: slice) -> Batch:
     plan = replace(batch.plan, indices=batch.plan.indices[rows])
     if batch.layout is not None:
-        laid_out = _in_one_row(batch.examples[rows], plan, batch.layout.prefix)
+        laid_out = _in_one_row(batch.examples[rows], plan, len(batch.layout.trunks))
         return laid_out.to(batch.input_ids.device)
     return Batch(
         plan=plan,
@@ -205,11 +204,17 @@ def _part(batch: Batch, rows: slice) -> Batch:
 
 
 def epoch_order(
-    examples: Sequence[EncodedExample], *, sampling: Sampling, seed: int, epoch: int
+    examples: Sequence[EncodedExample],
+    *,
+    sampling: Sampling,
+    seed: int,
+    epoch: int,
+    neighbors: int = 1,
 ) -> list[int]:
     """Return an epoch as indices into the examples, as many as there are examples.
 
     It depends on the examples, ``seed`` and ``epoch`` alone; the global random state is left alone.
+    So many ``neighbors`` whose prompts begin alike stay together, others in every epoch.
 
     Raises:
         ConfigError: When classes are to be balanced and an example has none.
@@ -218,7 +223,24 @@ def epoch_order(
     if sampling == "balanced":
         drawn = _balanced(examples, seed, epoch)
     generator = torch.Generator().manual_seed(_mix(seed, epoch))
-    return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
+    if neighbors == 1:
+        return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
+    times: Counter[int] = Counter()
+    copies = []
+    for i in drawn:
+        times[i] += 1
+        copies.append((times[i], i))  # an example that is repeated is not its own neighbor
+    alike = [i for n, i in sorted(copies, key=lambda copy: (copy[0], examples[copy[1]].prompt))]
+    first = int(torch.randint(neighbors, (1,), generator=generator))
+    bounds = [0, *range(first or neighbors, len(alike), neighbors), len(alike)]
+    runs = [alike[start:end] for start, end in itertools.pairwise(bounds)]
+    shuffled = torch.randperm(len(runs), generator=generator).tolist()
+    return list(itertools.chain.from_iterable(runs[place] for place in shuffled))
+
+
+def neighbors_of(order: StepOrder, global_batch_size: int) -> int:
+    """Return how many neighbors of a dialogue a step takes, never a step of one dialogue alone."""
+    return 1 if order == "random" else max(1, min(NEIGHBORS, global_batch_size // 2))
 
 
 def most_of_an_epoch(examples: Sequence[EncodedExample], sampling: Sampling) -> list[int]:
@@ -299,6 +321,7 @@ def count_rounds(
     n: int,
     world_size: int,
     sampling: Sampling = "natural",
+    order: StepOrder = "random",
 ) -> int:
     """Return the micro-batches per device that any ``n`` examples of an epoch can need.
 
@@ -309,7 +332,11 @@ def count_rounds(
     # No n examples need more micro-batches than the n longest: each of those is at least as long.
     drawn = most_of_an_epoch(examples, sampling)
     longest = sorted(_length(examples[i]) for i in drawn)[-n:]
-    return max(1, math.ceil(len(_filled(longest, limits, limits.tokens)) / world_size))
+    most = len(_filled(longest, limits, limits.tokens))
+    if order == "dialogue":
+        # In an order that is not by length two groups in a row hold more than one has room for.
+        most = min(n, 2 * most + math.ceil(n / limits.examples))
+    return max(1, math.ceil(most / world_size))
 
 
 def plan_epoch(
@@ -322,22 +349,25 @@ def plan_epoch(
     world_size: int = 1,
     rank: int = 0,
     sampling: Sampling = "natural",
+    order: StepOrder = "random",
 ) -> tuple[MicroBatch, ...]:
     """Return one device's micro-batches of one epoch.
 
-    The order depends on ``seed``, ``epoch`` and ``sampling`` alone, and which examples form a step
-    not on ``limits`` or ``world_size``. Within a step examples are grouped by length; devices get
-    groups of similar length.
+    What stands where depends on ``seed``, ``epoch``, ``sampling`` and ``order`` alone, and which
+    examples form a step not on ``limits`` or ``world_size``. Within a step examples are grouped by
+    length, and devices get groups of similar length; or, of dialogues, by how prompts begin.
     """
-    order = epoch_order(examples, sampling=sampling, seed=seed, epoch=epoch)
-    steps = [order[i : i + global_batch_size] for i in range(0, len(order), global_batch_size)]
+    neighbors = neighbors_of(order, global_batch_size)
+    drawn = epoch_order(examples, sampling=sampling, seed=seed, epoch=epoch, neighbors=neighbors)
+    steps = [drawn[i : i + global_batch_size] for i in range(0, len(drawn), global_batch_size)]
     sizes = set(map(len, steps))
-    rounds = {n: count_rounds(examples, limits, n, world_size, sampling) for n in sizes}
+    rounds = {n: count_rounds(examples, limits, n, world_size, sampling, order) for n in sizes}
     first = epoch * sum(rounds[len(step)] for step in steps)
     plan: list[MicroBatch] = []
     for step in steps:
         tokens = sum(len(examples[i].answer) for i in step)
-        groups = _groups_by_length(step, examples, limits, world_size)[rank::world_size]
+        grouped = _groups_by_length if neighbors == 1 else _groups_alike
+        groups = grouped(step, examples, limits, world_size)[rank::world_size]
         empty: list[list[int]] = [[]] * (rounds[len(step)] - len(groups))
         for round_, group in enumerate(empty + groups, start=1):
             filler = round_ > len(empty) and not group
@@ -358,9 +388,16 @@ def plan_scoring(
 ) -> tuple[MicroBatch, ...]:
     """Return one device's batches for scoring: every example once over all devices.
 
-    The longest come first, so that a batch that does not fit fails at the start.
+    Prompts that begin alike, as those of a dialogue do, stand together. Where nothing is shared the
+    longest come first, so that a batch that does not fit fails at the start.
     """
-    groups = _groups_by_length(range(len(examples)), examples, limits, world_size)[::-1]
+    everything = range(len(examples))
+    if limits.prefix:
+        groups = _groups_alike(everything, examples, limits, world_size)
+        share = len(groups) // world_size
+        own = groups[rank * share : (rank + 1) * share]
+    else:
+        own = _groups_by_length(everything, examples, limits, world_size)[::-1][rank::world_size]
     tokens = sum(len(example.answer) for example in examples)
     return tuple(
         MicroBatch(
@@ -370,7 +407,7 @@ def plan_scoring(
             ends_step=False,
             filler=not group,
         )
-        for number, group in enumerate(groups[rank::world_size])
+        for number, group in enumerate(own)
     )
 
 
@@ -393,6 +430,21 @@ def _groups_by_length(
 ) -> list[list[int]]:
     """Return groups of neighbors in length, a multiple of the devices; the last may be empty."""
     ordered = sorted(indices, key=lambda i: (_length(examples[i]), i))
+    return _groups(ordered, examples, limits, world_size)
+
+
+def _groups_alike(
+    indices: Sequence[int], examples: Sequence[EncodedExample], limits: BatchLimits, world_size: int
+) -> list[list[int]]:
+    """Return groups of neighbors in the order of prompts, as :func:`_groups_by_length` does."""
+    alike = sorted(indices, key=lambda i: (examples[i].prompt, i))
+    return _groups(alike, examples, limits, world_size)
+
+
+def _groups(
+    ordered: Sequence[int], examples: Sequence[EncodedExample], limits: BatchLimits, world_size: int
+) -> list[list[int]]:
+    """Return groups of neighbors, a multiple of the devices; the last may be empty."""
     lengths = [_length(examples[i]) for i in ordered]
     if limits.tokens is None:
         n_groups = math.ceil(len(ordered) / (limits.examples * world_size)) * world_size
@@ -403,7 +455,7 @@ def _groups_by_length(
         sizes = _evenly_filled(lengths, limits, n_groups)
         sizes += [0] * (n_groups - len(sizes))
     ends = itertools.accumulate(sizes)
-    return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    return [list(ordered[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _evenly_filled(lengths: Sequence[int], limits: BatchLimits, n_groups: int) -> list[int]:
@@ -460,6 +512,7 @@ class TrainingLoader:
         world_size: Number of devices.
         rank: This device's place among them.
         sampling: Whether an epoch holds each example once, or every class equally often.
+        order: Whether a step holds what chance brings, or a few neighbors of several dialogues.
         workers: Processes that lay out batches ahead; 0: none. They change nothing of any batch.
 
     Raises:
@@ -478,6 +531,7 @@ class TrainingLoader:
         world_size: int = 1,
         rank: int = 0,
         sampling: Sampling = "natural",
+        order: StepOrder = "random",
         workers: int = 0,
     ) -> None:
         _require_answers(examples, "train on")
@@ -491,6 +545,7 @@ class TrainingLoader:
             world_size=world_size,
             rank=rank,
             sampling=sampling,
+            order=order,
         )
         self._batches = partial(
             _batches, examples, pad_id=pad_id, prefix=limits.prefix, workers=workers
@@ -577,7 +632,7 @@ class ScoringLoader:
         return len(self._plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches, the longest examples first."""
+        """Yield the batches."""
         return self._batches(self._plan)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import lightning
 
-from recap.config import Sampling
+from recap.config import Sampling, StepOrder
 from recap.data.batches import (
     Batching,
     BatchLimits,
@@ -40,10 +40,12 @@ class DataModule(lightning.LightningDataModule):
         max_tokens_per_device: Most tokens in memory together while training and selecting, padding
             included and a shared prefix counted once; ``None`` for no limit.
         batching: How examples are laid out; ``padded`` suits any model, and
-            :func:`recap.models.engine.shared_prefix.choose_batching` says what is fastest for one.
+            :func:`recap.models.engine.loss.choose_batching` says what is fastest for one.
         seed: Of the order of training examples.
         sampling: ``natural`` takes each training example once an epoch, ``balanced`` every class
             equally often in epochs of the same length.
+        order: ``random``, or ``dialogue``: a step takes a few neighbors each of several dialogues,
+            whose turns are then computed once.
         workers: Processes that lay out batches ahead; 0: none.
 
     Attributes:
@@ -66,6 +68,7 @@ class DataModule(lightning.LightningDataModule):
         batching: Batching = "padded",
         seed: int = 0,
         sampling: Sampling = "natural",
+        order: StepOrder = "random",
         workers: int = 0,
     ) -> None:
         super().__init__()
@@ -77,9 +80,10 @@ class DataModule(lightning.LightningDataModule):
         self._decoding_batch_size = decoding_batch_size
         self._seed = seed
         self._sampling: Sampling = sampling
+        self._order: StepOrder = order
         self._workers = workers
         self.prefix = None if batching == "padded" else 0
-        if batching == "shared_prefix":
+        if batching == "trunk":
             self.prefix = common_prefix((*self.train, *self.select, *self.test))
         self._training_limits, self._scoring_limits = (
             BatchLimits(examples=n_examples, tokens=max_tokens_per_device, prefix=self.prefix)
@@ -94,7 +98,12 @@ class DataModule(lightning.LightningDataModule):
     def accumulation(self, world_size: int = 1) -> int:
         """Return the batches per step and device, for ``Trainer(accumulate_grad_batches=)``."""
         return count_rounds(
-            self.train, self._training_limits, self._global_batch_size, world_size, self._sampling
+            self.train,
+            self._training_limits,
+            self._global_batch_size,
+            world_size,
+            self._sampling,
+            self._order,
         )
 
     def train_dataloader(self) -> TrainingLoader:
@@ -120,6 +129,7 @@ class DataModule(lightning.LightningDataModule):
             world_size=world_size,
             rank=rank,
             sampling=self._sampling,
+            order=self._order,
             workers=self._workers,
         )
 

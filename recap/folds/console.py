@@ -19,7 +19,7 @@ from recap.folds.run import Run
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text, support_warning
-from recap.models.engine.shared_prefix import BatchingChoice
+from recap.models.engine.loss import BatchingChoice
 from recap.models.export import Merged
 from recap.models.precision import in_words
 from recap.output.format import (
@@ -135,10 +135,10 @@ class RunConsole(FoldListener):
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         """Print one line on how batches are laid out, when it is not what it was before."""
         how = f"batching {choice.batching}"
-        if choice.batching == "shared_prefix":
+        if choice.batching == "trunk":
             how += f": {prefix} leading tokens are computed once a batch"
         elif choice.reason:
-            how += f", not shared_prefix: {choice.reason}"
+            how += f", not trunk: {choice.reason}"
         if how != self._batching:
             self._console.print(f"         {how}")
         self._batching = how

@@ -32,7 +32,7 @@ from recap.metrics.files import (
     summary_to_dict,
 )
 from recap.metrics.scores import answer_counts, score, summarize, summary_markdown
-from recap.models.engine.shared_prefix import BatchingChoice
+from recap.models.engine.loss import BatchingChoice
 from recap.models.export import CARD_FILE, Merged, is_adapter_folder
 from recap.models.identity import digest_of
 from recap.records import Example, Fold, Message, Prediction, Scores, Summary

@@ -32,7 +32,7 @@ from recap.models.callbacks import (
     suggest_rate,
 )
 from recap.models.checkpoints import CheckpointFolder, read_progress, require_free_space
-from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
+from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.precision import OneDnnPrecision
@@ -276,6 +276,7 @@ def build_tuned(
         max_new_tokens=config.decoding.max_new_tokens,
         decoding=config.decoding.name,
         threshold=config.decoding.threshold,
+        engine=config.decoding.engine,
         # The final model stops early on the very schedule that the folds followed.
         total_steps=config.trainer.max_epochs * data.steps_per_epoch,
         seed=config.seed,
@@ -318,6 +319,7 @@ def batch_options(config: RunConfig) -> dict[str, Any]:
         "max_tokens_per_device": trainer.max_tokens_per_device,
         "seed": config.seed,
         "sampling": config.sampling,
+        "order": config.order,
         "workers": trainer.workers,
     }
 

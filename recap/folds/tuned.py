@@ -43,7 +43,7 @@ from recap.folds.run import FoldExamples, Run, check_fold, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
 from recap.metrics.scores import score
 from recap.models.backbone import load_backbone, load_positions, load_skeleton, load_tokenizer
-from recap.models.engine.shared_prefix import choose_batching
+from recap.models.engine.loss import choose_batching
 from recap.models.export import (
     Merged,
     ModelSettings,
@@ -120,7 +120,7 @@ def prepare(config: RunConfig) -> TunedSystem:
     # Before the folder: a backbone without weights should leave nothing behind.
     source = config.backbone.source
     encoder = ChatEncoder(load_tokenizer(**source))
-    if config.batching in ("packed", "shared_prefix"):
+    if config.batching in ("packed", "trunk"):
         # What is forced and cannot be is refused now, and not after minutes of loading.
         choose_batching(load_skeleton(**source), config.batching)
     encoding = encode_examples(

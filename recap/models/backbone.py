@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recap.config import Language
 from recap.errors import ConfigError
-from recap.models.engine.prefix_attention import TESTED
+from recap.models.engine.attention import TESTED
 from recap.models.finetune import OutputLayer, draw_adapter, is_adapter_weight, plain_name
 from recap.models.hub import (
     WEIGHT_FILES,

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
-from recap.config import Decoding, OptimizerConfig, SchedulerConfig
+from recap.config import Decoding, Engine, OptimizerConfig, SchedulerConfig
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
@@ -23,7 +23,7 @@ from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import LazyWeights
 from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
-from recap.models.engine.prefix_backward import training_loss
+from recap.models.engine.training import training_loss
 from recap.models.finetune import configured_optimizers
 from recap.models.strategy import is_sharded, shard
 
@@ -106,6 +106,7 @@ class ResponseModule(lightning.LightningModule):
         max_new_tokens: Longest answer when decoding.
         decoding: How a label is decided (:data:`recap.config.Decoding`).
         threshold: As for :class:`recap.models.engine.label_scoring.LabelScorer`.
+        engine: As there.
         total_steps: Optimizer steps of the whole training, for the schedule; ``None`` asks the data
             module.
         seed: Of dropout.
@@ -129,6 +130,7 @@ class ResponseModule(lightning.LightningModule):
         max_new_tokens: int = 128,
         decoding: Decoding = "free",
         threshold: float | None = None,
+        engine: Engine = "auto",
         total_steps: int | None = None,
         seed: int = 0,
         weights: LazyWeights | None = None,
@@ -143,6 +145,7 @@ class ResponseModule(lightning.LightningModule):
         self._max_new_tokens = max_new_tokens
         self._decoding: Decoding = decoding
         self._threshold = threshold
+        self._engine: Engine = engine
         self._scorer: LabelScorer | None = None
         self._batch_size = AutomaticBatchSize(
             option="trainer.per_device_batch_size and decoding.batch_size"
@@ -187,6 +190,7 @@ class ResponseModule(lightning.LightningModule):
                 max_new_tokens=self._max_new_tokens,
                 batch_size=None,
                 threshold=self._threshold,
+                engine=self._engine,
                 in_step=is_sharded(self),
             )
         prompts = [example.prompt for example in batch.examples]

@@ -3,7 +3,7 @@
 What a forward keeps for its backward is counted off transformers' Qwen2 and Llama layers (5.23),
 torch's kernels (2.13) and peft's adapters (0.21); ``tests/plan/test_activations.py`` holds it
 against the tensors that autograd saves. On a CPU a row's backward may be split
-(:mod:`recap.models.engine.prefix_backward`): then the prefix is kept, and a few suffixes at a time.
+(:mod:`recap.models.engine.training`): then the prefix is kept, and a few suffixes at a time.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recap.data.batches import Layout
+from recap.data.layout import NO_TRUNK, Layout, Span
+from recap.models.engine.attention import query_parts
 from recap.models.engine.loss import LOGITS_BYTES
-from recap.models.engine.prefix_backward import (
+from recap.models.engine.training import (
+    groups_at_once,
     numbers_saved,
-    query_parts,
     splitting_pays,
-    suffix_groups,
 )
 from recap.plan.architecture import Architecture, ParameterCounts
 from recap.plan.workload import (
@@ -62,7 +62,7 @@ def split_row(
     group = PlannedBatch(lengths=lengths, answers=answers, prefix=group.prefix)
     prefix = group.prefix or 0
     pays = splitting_pays(
-        Layout(prefix=prefix, lengths=group.suffixes),
+        _planned(prefix, group.suffixes),
         layers=architecture.layers,
         numbers=numbers_saved(
             architecture.hidden, architecture.intermediate, again=setting.gradient_checkpointing
@@ -72,7 +72,7 @@ def split_row(
     )
     if not pays:
         return None
-    parts = suffix_groups(group.suffixes)
+    parts = groups_at_once(group.suffixes)
     tokens = [sum(group.suffixes[part]) for part in parts]
     largest = parts[tokens.index(max(tokens))]
     chosen = group.answers[largest]
@@ -81,6 +81,13 @@ def split_row(
         suffixes=PlannedBatch(lengths=group.suffixes[largest], answers=chosen, prefix=0),
         whole=PlannedBatch(lengths=group.lengths[largest], answers=chosen, prefix=prefix),
     )
+
+
+def _planned(prefix: int, suffixes: tuple[int, ...]) -> Layout:
+    """Return a row in which examples share these instructions, and nothing else."""
+    trunk = Span(owner=0, parent=NO_TRUNK, seen=0, length=prefix)
+    teeth = (Span(owner=i, parent=0, seen=prefix, length=n) for i, n in enumerate(suffixes))
+    return Layout(trunks=(trunk,), teeth=tuple(teeth))
 
 
 class Activations:

@@ -14,7 +14,7 @@ from recap.config import KeepModels, RunConfig, check_combinations
 from recap.data.batches import Batching
 from recap.folds.run import Run
 from recap.models.backbone import build_skeleton
-from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
+from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import projections
 from recap.models.precision import describe, in_words, precision_warnings, settled_trainer
 from recap.output.format import DASH

@@ -276,7 +276,7 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
 
 def shared_tokens(batching: Batching, prefix: int) -> int | None:
     """Return what :class:`recap.plan.workload.PlannedBatch` calls the prefix of a batching."""
-    return {"shared_prefix": prefix, "packed": 0, "padded": None}[batching]
+    return {"trunk": prefix, "packed": 0, "padded": None}[batching]
 
 
 def training_groups(
@@ -302,6 +302,7 @@ def training_groups(
             epoch=0,
             world_size=n_devices,
             rank=rank,
+            order=config.order,
         )
         if planned.indices
     ]

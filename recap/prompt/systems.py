@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ class LocalModel:
     ) -> tuple[list[PromptedAnswer], Usage]:
         """Return what the model says of each example, decoding only what it has not before."""
         asked = [(self._key(prompt), prompt) for prompt in self._prompts(examples, shots)]
-        answers = answer_once(asked, self._cache, partial(self._decoded, shots), on_answer)
+        answers = answer_once(asked, self._cache, self._decoded, on_answer)
         distinct = dict(asked)
         texts = {key: answer.text for (key, _), answer in zip(asked, answers, strict=True)}
         return answers, Usage(
@@ -225,12 +225,9 @@ class LocalModel:
         return _workload({self._key(prompt): len(prompt) for prompt in prompts}, self._cache.read)
 
     def _decoded(
-        self,
-        shots: Sequence[Example],
-        prompts: Mapping[str, tuple[int, ...]],
-        on_answer: Callable[[], None],
+        self, prompts: Mapping[str, tuple[int, ...]], on_answer: Callable[[], None]
     ) -> dict[str, PromptedAnswer]:
-        """Return answers that are kept already, the longest prompts first, some batches a time."""
+        """Return answers that are kept already, some batches a time, as prompts begin alike."""
         answers: dict[str, PromptedAnswer] = {}
         if not prompts:
             return answers
@@ -239,13 +236,13 @@ class LocalModel:
             self._model,
             self._task,
             self.encoder,
-            shots=shots,
             decoding=decoding.name,
             max_new_tokens=decoding.max_new_tokens,
             batch_size=decoding.batch_size,
             threshold=decoding.threshold,
+            engine=decoding.engine,
         )
-        order = sorted(prompts, key=lambda key: -len(prompts[key]))
+        order = sorted(prompts, key=prompts.__getitem__)
         step = _BATCHES_BETWEEN_WRITES * decoding.batch_size
         for start in range(0, len(order), step):
             keys = order[start : start + step]

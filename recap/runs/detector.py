@@ -17,7 +17,7 @@ from recap.data.examples import examples_of
 from recap.data.readers.native import record_from_row
 from recap.data.readers.speakers import SpeakerNames
 from recap.errors import ConfigError, DataError, quote_cell
-from recap.models.engine.label_scoring import Conversation, ModelAnswer
+from recap.models.engine.label_scoring import ModelAnswer
 from recap.models.export import ModelSettings, TrainedModel, load_trained
 from recap.output.format import LogConsole, print_warning, unparsed_notes
 from recap.records import Annotation, Dialogue, Example, Turn
@@ -445,7 +445,7 @@ class Session:
         self._session = session
         self._turns: list[Turn] = []
         self._names = SpeakerNames()
-        self._conversations: dict[int, Conversation] = {}
+        self._stages = [stage.branch() for stage in detector.stages]
 
     @property
     def dialogue(self) -> Dialogue:
@@ -471,7 +471,4 @@ class Session:
         return self._detector.judge(latest, self._ask)[0]
 
     def _ask(self, stage: int, prompts: list[Prompt]) -> list[ModelAnswer]:
-        if stage not in self._conversations:
-            self._conversations[stage] = self._detector.stages[stage].conversation()
-        answer: Callable[[tuple[int, ...]], ModelAnswer] = self._conversations[stage].answer
-        return [answer(prompt.ids) for prompt in prompts]
+        return self._stages[stage].answer(prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections import Counter
@@ -16,7 +17,7 @@ from recap.data.encode import ChatEncoder, PromptEncoder, PromptLimit, prompt_li
 from recap.errors import ConfigError
 from recap.metrics.files import prediction_of
 from recap.models.backbone import positions_of
-from recap.models.engine.label_scoring import Conversation, LabelScorer, ModelAnswer
+from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.export import (
     ADAPTER_CONFIG,
     SETTINGS_FILE,
@@ -294,9 +295,11 @@ class ModelStage:
         """Return the answers to prompts that fit, in the order given."""
         return self._answerer.answer([prompt.ids for prompt in prompts])
 
-    def conversation(self) -> Conversation:
-        """Return answers to the growing prompts of one dialogue."""
-        return self._answerer.conversation()
+    def branch(self) -> ModelStage:
+        """Return the same with a memory of its own: for the growing prompts of one dialogue."""
+        branch = copy.copy(self)
+        branch._answerer = self._answerer.branch()
+        return branch
 
 
 def answer_examples(

@@ -28,7 +28,10 @@ def examples_of(n: int) -> list[EncodedExample]:
     """Return examples whose prompt and answer lengths vary independently."""
     return [
         EncodedExample(
-            id=str(i), prompt=tuple(range(1, 2 + i * 7 % 11)), answer=(9,) * (1 + i * 5 % 4), gold=0
+            id=str(i),
+            prompt=tuple(range(1, 2 + max(1, i * 7 % 11))),
+            answer=(9,) * (1 + i * 5 % 4),
+            gold=0,
         )
         for i in range(n)
     ]

@@ -27,15 +27,15 @@ def test_accumulation_follows_from_the_longest_examples_under_a_budget_in_tokens
     rows = {"train": [*EXAMPLES, long], "max_tokens_per_device": 20, **options}
     # 5, 5, 5 and 14 tokens; the first two are shared.
     assert DataModule(**rows, batching="padded").accumulation() == 2
-    assert DataModule(**rows, batching="shared_prefix").accumulation() == 2
+    assert DataModule(**rows, batching="trunk").accumulation() == 2
     assert DataModule(**rows | {"max_tokens_per_device": 29}, batching="packed").accumulation() == 1
     assert DataModule(test=EXAMPLES, max_tokens_per_device=20, **options).accumulation() == 1
 
 
 def test_the_prefix_is_what_all_sets_of_the_module_share() -> None:
     other = EncodedExample(id="o", prompt=(5, 9, 7), answer=(8, 2), gold=0)
-    assert DataModule(train=EXAMPLES, pad_id=0, batching="shared_prefix").prefix == 2
-    assert DataModule(train=EXAMPLES, test=[other], pad_id=0, batching="shared_prefix").prefix == 1
+    assert DataModule(train=EXAMPLES, pad_id=0, batching="trunk").prefix == 2
+    assert DataModule(train=EXAMPLES, test=[other], pad_id=0, batching="trunk").prefix == 1
     assert DataModule(train=EXAMPLES, pad_id=0, batching="packed").prefix == 0
     assert DataModule(train=EXAMPLES, pad_id=0).prefix is None
 

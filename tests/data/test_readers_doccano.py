@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from recap.data.corpus import read_corpus
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import read_doccano
 from recap.records import Example, Turn
+from recap.tasks.library import builtin_task
 
 TEXT = "咨询师：你觉得呢？\n\n来访者：没什么好说的。"
 HISTORY = (Turn(speaker="counselor", text="你觉得呢？"),)
@@ -84,3 +86,25 @@ def test_marked_passages_are_no_labels(tmp_path: Path) -> None:
 def test_a_document_that_nobody_labeled_has_no_label(tmp_path: Path, row: Any) -> None:
     (found,), _ = read(tmp_path, json.dumps(row))
     assert (found.id, found.label, found.rationale) == ("d:1", None, None)
+
+
+def test_all_rows_of_a_task_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    task = {
+        "id": 2,
+        "data": {"text": "Stranger: hello\n\nNeighbor: hi", "session": "s"},
+        "annotations": [
+            {
+                "completed_by": 1,
+                "result": [
+                    {"from_name": "code", "type": "choices", "value": {"choices": ["Blaming"]}}
+                ],
+            }
+        ],
+    }
+    sound = {**task, "id": 3, "data": {"text": "Counselor: hi\n\nClient: hi", "session": "s"}}
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps([task, sound, task]), encoding="utf-8")
+    corpus = read_corpus(
+        reader="label_studio", path=path, taxonomy=builtin_task("flat").taxonomy, on_error="skip"
+    )
+    assert (corpus.rows_read, corpus.rows_accepted, len(corpus.examples)) == (3, 1, 1)

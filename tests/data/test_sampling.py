@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,7 @@ from recap.data.batches import (
     BatchLimits,
     count_rounds,
     epoch_order,
+    neighbors_of,
     plan_epoch,
 )
 from recap.data.encode import EncodedExample
@@ -168,3 +170,88 @@ def test_an_example_without_a_class_is_refused_by_name() -> None:
     unlabeled = EncodedExample(id="s1:4", prompt=(1,), answer=(2,))
     with pytest.raises(ConfigError, match=r"'s1:4' has no class.*sampling=natural"):
         epoch_order([unlabeled], sampling="balanced", seed=0, epoch=0)
+
+
+# Steps of dialogues.
+
+
+def talks(n_dialogues: int, n_turns: int) -> list[EncodedExample]:
+    """Return examples of dialogues that begin with their own number and grow by a turn each."""
+    return [
+        EncodedExample(
+            id=f"{d}-{n}", prompt=(7, d, *range(n + 1)), answer=(9,) * (1 + d % 3), gold=0
+        )
+        for n in range(n_turns)
+        for d in range(n_dialogues)
+    ]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_step_of_dialogues_takes_a_few_neighbors_of_several(epoch: int) -> None:
+    examples = talks(10, 12)
+    plan = plan_epoch(
+        examples,
+        global_batch_size=32,
+        limits=BatchLimits(examples=32, prefix=1),
+        seed=1,
+        epoch=epoch,
+        order="dialogue",
+    )
+    assert sorted(i for micro in plan for i in micro.indices) == list(range(len(examples)))
+    for micro in plan[:-1]:
+        sizes = Counter(examples[i].prompt[1] for i in micro.indices)
+        assert len(sizes) >= 4, "never one client a step"
+        assert sum(sizes.values()) / len(sizes) >= 2, "neighbors are together"
+    assert plan != plan_epoch(
+        examples,
+        global_batch_size=32,
+        limits=BatchLimits(examples=32, prefix=1),
+        seed=1,
+        epoch=epoch + 1,
+        order="dialogue",
+    )
+
+
+def test_small_steps_hold_two_dialogues_at_least() -> None:
+    assert [neighbors_of("dialogue", n) for n in (1, 2, 4, 8, 128)] == [1, 1, 2, 4, 4]
+    assert neighbors_of("random", 128) == 1
+
+
+def test_an_example_that_balancing_repeats_is_not_its_own_neighbor() -> None:
+    drawn = epoch_order(examples_of([40, 2]), sampling="balanced", seed=0, epoch=0, neighbors=4)
+    together = [drawn[i : i + 2] for i in range(len(drawn) - 1)]
+    repeated = sum(one == other for one, other in together)
+    assert Counter(drawn).most_common(1)[0][1] > 5, "the small class is repeated"
+    assert repeated <= 2, "but where two runs happen to meet"
+
+
+@given(
+    tokens=st.integers(18, 60),
+    most=st.integers(1, 5),
+    world_size=st.integers(1, 3),
+    size=st.integers(2, 12),
+)
+def test_a_budget_in_tokens_holds_for_steps_of_dialogues(
+    tokens: int, most: int, world_size: int, size: int
+) -> None:
+    examples = talks(5, 9)
+    limits = BatchLimits(examples=most, tokens=tokens, prefix=1)
+    plans = [
+        plan_epoch(
+            examples,
+            global_batch_size=size,
+            limits=limits,
+            seed=0,
+            epoch=0,
+            order="dialogue",
+            world_size=world_size,
+            rank=rank,
+        )
+        for rank in range(world_size)
+    ]
+    assert len({len(plan) for plan in plans}) == 1
+    for micro in itertools.chain(*plans):
+        assert len(micro.indices) <= most
+        assert sum(len(examples[i].prompt + examples[i].answer) - 1 for i in micro.indices) < tokens
+    learned = Counter(i for plan in plans for m in plan if not m.filler for i in m.indices)
+    assert learned == Counter(range(len(examples)))

@@ -22,17 +22,15 @@ from test_shared_prefix import (
 
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.models.backbone import load_backbone
-from recap.models.engine.kv_cache import PrefixEngine
+from recap.models.engine.attention import TESTED, why_unsupported
+from recap.models.engine.decode import TrunkEngine
 from recap.models.engine.label_scoring import LabelScorer
-from recap.models.engine.loss import answer_loss
-from recap.models.engine.prefix_attention import TESTED, why_unsupported
-from recap.models.engine.shared_prefix import choose_batching
+from recap.models.engine.loss import answer_loss, choose_batching
 from recap.models.finetune import apply_finetune, projections
 from recap.tasks.library import get_task
 
 SLOWER = {
-    "gemma2": "layers of sliding_attention",
-    "gemma3_text": "layers of sliding_attention",
+    "gemma2": "bounds the scores of attention",
 }
 """Those that cannot share a prefix exactly, and what is said of it."""
 
@@ -52,9 +50,9 @@ def test_loss_and_gradients_are_those_of_plain_forwards_in_each_batching(
     dtype = torch.float32 if family in EXPERTS else torch.float64
     model = build(family, method=method, dtype=dtype).eval()
     loss, expected = separately(model, RATIONALES)
-    batchings: dict[str, int | None] = {"padded": None, "packed": 0, "shared_prefix": PREFIX}
+    batchings: dict[str, int | None] = {"padded": None, "packed": 0, "trunk": PREFIX}
     if family in SLOWER:
-        batchings.pop("shared_prefix")
+        batchings.pop("trunk")
     for batching, prefix in batchings.items():
         assert choose_batching(model, batching).batching == batching
         found = answer_loss(model, batch_of(RATIONALES, prefix))
@@ -67,16 +65,15 @@ def test_the_slower_exact_way_is_taken_and_said_where_a_prefix_cannot_be_shared(
     family: str,
 ) -> None:
     choice = choose_batching(shrunk.model_of(family, 50))
-    assert choice.batching == ("packed" if family in SLOWER else "shared_prefix")
+    assert choice.batching == ("packed" if family in SLOWER else "trunk")
     assert SLOWER.get(family, "") in choice.reason
 
 
-@pytest.mark.parametrize("option", ["sliding_window", "attn_logit_softcapping"])
-def test_what_the_configuration_says_of_attention_is_found_out(option: str) -> None:
+def test_what_the_configuration_says_of_attention_is_found_out() -> None:
     model = shrunk.model_of("mistral", 50)
     assert not why_unsupported(model)
-    setattr(model.config, option, 16)
-    assert option in why_unsupported(model)
+    model.config.attn_logit_softcapping = 16
+    assert "attn_logit_softcapping" in why_unsupported(model)
 
 
 @pytest.mark.parametrize("family", TESTED)
@@ -92,7 +89,7 @@ def test_greedy_tokens_and_label_probabilities_are_those_of_transformers(
     encoder = ChatEncoder(loaded)
     prompts = [e.prompt for e in encode_examples(examples(task), task, encoder).examples]
     scorer = LabelScorer(model.eval(), task, encoder, decoding="free", max_new_tokens=12)
-    assert isinstance(scorer._engine, PrefixEngine) == (family not in SLOWER)
+    assert isinstance(scorer._engine, TrunkEngine) == (family not in SLOWER)
     end = encoder.end_of_turn_id
     for prompt, answer in zip(prompts, scorer.answer(prompts), strict=True):
         ids = torch.tensor([prompt])

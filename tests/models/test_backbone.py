@@ -23,7 +23,7 @@ from transformers import (
 
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone, load_skeleton, positions_of
-from recap.models.engine.prefix_attention import TESTED
+from recap.models.engine.attention import TESTED
 from recap.system.files import conf_dir
 
 PRESETS = sorted((conf_dir() / "backbone").glob("*[0-9]b.yaml"))

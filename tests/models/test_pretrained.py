@@ -19,7 +19,7 @@ from test_shared_prefix import batch_of, difference, gradient, separately
 from recap.data.batches import common_prefix
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.models.backbone import load_backbone
-from recap.models.engine.kv_cache import PrefixEngine
+from recap.models.engine.decode import TrunkEngine
 from recap.models.engine.label_scoring import LabelScorer
 from recap.models.engine.loss import answer_loss
 from recap.prompt import __main__ as prompt
@@ -88,7 +88,7 @@ def test_answers_are_those_of_generate_token_for_token(real: tuple[Any, ChatEnco
     model, encoder = real
     prompts = [example.prompt for example in encoded(encoder)]
     scorer = LabelScorer(model, BRIEF, encoder, decoding="free", max_new_tokens=8)
-    assert isinstance(scorer._engine, PrefixEngine)
+    assert isinstance(scorer._engine, TrunkEngine)
     end = encoder.end_of_turn_id
     for asked, answer in zip(prompts, scorer.answer(prompts), strict=True):
         with torch.no_grad():

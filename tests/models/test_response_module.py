@@ -130,7 +130,7 @@ def test_training_does_not_depend_on_how_a_step_is_cut(per_device: int) -> None:
         torch.testing.assert_close(cut[1][name], weight, rtol=0, atol=2e-4)
 
 
-BUDGETS = {"padded": 545, "packed": 375, "shared_prefix": 275}
+BUDGETS = {"padded": 545, "packed": 375, "trunk": 275}
 """Tokens for two to four of the examples, so that steps of eight need more or fewer rounds."""
 
 
@@ -216,7 +216,7 @@ def test_a_resumed_run_of_uneven_rounds_repeats_the_unbroken_one_bit_for_bit(
     def run(
         losses: StepLosses, resume: Path | None = None, folder: Path = tmp_path
     ) -> ResponseModule:
-        source = data(batching="shared_prefix", max_tokens_per_device=BUDGETS["shared_prefix"])
+        source = data(batching="trunk", max_tokens_per_device=BUDGETS["trunk"])
         trained = module()
         last = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True, filename="step")
         running = trainer(source, enable_checkpointing=True, callbacks=[losses, last])

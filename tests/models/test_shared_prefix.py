@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import masking_utils
 
-from recap.data.batches import Batch, Layout, MicroBatch, collate, common_prefix
+from recap.data.batches import Batch, MicroBatch, collate, common_prefix
 from recap.data.encode import EncodedExample
+from recap.data.layout import Layout, Span
 from recap.errors import ConfigError
-from recap.models.engine import prefix_attention as feed_forward
-from recap.models.engine import shared_prefix
+from recap.models.engine import attention
 from recap.models.engine.generate import generate
-from recap.models.engine.loss import answer_loss
-from recap.models.engine.shared_prefix import (
+from recap.models.engine.loss import (
     BatchingChoice,
+    answer_loss,
     choose_batching,
     hidden_states,
 )
+from recap.models.engine.training import training_loss
 from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
 
 FAMILIES = ("qwen2", "qwen3", "llama")
@@ -144,7 +145,6 @@ def test_gradient_checkpointing_changes_no_gradient(
     assert runs == [1, 2, 2], "the layer's inside ran again in the backward"
     assert loss.item() == pytest.approx(expected_loss, rel=1e-7)
     assert difference(found, expected) <= LARGEST_DIFFERENCE[torch.float64]
-    assert causal.config._attn_implementation == "sdpa"
 
 
 def test_gradients_of_several_groups_add_up_to_those_of_one() -> None:
@@ -177,8 +177,8 @@ def test_torchs_own_bias_gives_the_loss_and_gradients_of_the_mask(
     loss = answer_loss(model, batch_of(RATIONALES, PREFIX))
     expected = gradient(model, loss)
     # On a CPU the bias fills its pattern in, so that its pattern is what is compared here.
-    monkeypatch.setattr(shared_prefix, "flash_supports", lambda *_: True)
-    monkeypatch.setattr(shared_prefix.SharingRow, "_mask", _no_kernel)
+    monkeypatch.setattr(attention, "flash_supports", lambda *_, **__: True)
+    monkeypatch.setattr(attention.Row, "_mask", _no_kernel)
     biased = answer_loss(model, batch_of(RATIONALES, PREFIX))
     assert biased.item() == pytest.approx(loss.item(), rel=1e-12)
     assert difference(gradient(model, biased), expected) <= 1e-12
@@ -191,7 +191,7 @@ def test_torchs_own_bias_meets_one_type_under_mixed_precision(
     exact = separately(model, RATIONALES)[1]
     found = []
     for flash in (False, True):
-        monkeypatch.setattr(shared_prefix, "flash_supports", lambda *_, flash=flash: flash)
+        monkeypatch.setattr(attention, "flash_supports", lambda *_, flash=flash, **__: flash)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = answer_loss(model, batch_of(RATIONALES, PREFIX))
         found.append(difference(gradient(model, loss), exact))
@@ -235,7 +235,7 @@ def test_a_feed_forward_block_in_parts_has_the_gradients_of_the_whole(
     whole, parts = build(family, method=method), build(family, method=method)
     batch = batch_of(RATIONALES, PREFIX)
     expected = gradient(whole, answer_loss(whole, batch))
-    monkeypatch.setattr(feed_forward, "TOKENS_AT_ONCE", 16)
+    monkeypatch.setattr(attention, "TOKENS_AT_ONCE", 16)
     seen: list[int] = []
     first = causal_model(parts).get_decoder().layers[0].mlp.act_fn
     first.register_forward_pre_hook(lambda _, states: seen.append(states[0].shape[1]))
@@ -246,7 +246,7 @@ def test_a_feed_forward_block_in_parts_has_the_gradients_of_the_whole(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_models_own_attention_is_back_after_every_forward(
+def test_without_a_row_a_model_has_its_own_attention(
     fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build("llama", dtype=torch.float32)
@@ -255,12 +255,11 @@ def test_the_models_own_attention_is_back_after_every_forward(
     expected = generate(model, prompts, **options)
     if fails:
         with monkeypatch.context() as patch:
-            patch.setattr(shared_prefix, "scaled_dot_product_attention", _no_kernel)
+            patch.setattr(attention, "scaled_dot_product_attention", _no_kernel)
             with pytest.raises(RuntimeError, match="no kernel"):
                 answer_loss(model, batch_of(LABELS, PREFIX))
     else:
         answer_loss(model, batch_of(LABELS, PREFIX)).backward()
-    assert model.config._attn_implementation == "sdpa"
     assert generate(model, prompts, **options) == expected
 
 
@@ -321,7 +320,13 @@ def test_a_row_holds_the_prefix_once_and_positions_go_on_from_it() -> None:
     assert batch.position_ids is not None
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 2, 3, 4]]
     assert batch.answer_mask.long().tolist() == [[0, 0, 0, 1, 1, 0, 0, 1]]
-    assert batch.layout == Layout(prefix=2, lengths=(3, 3))
+    assert batch.layout == Layout(
+        trunks=(Span(owner=1, parent=-1, seen=0, length=2),),
+        teeth=(
+            Span(owner=0, parent=0, seen=2, length=3),
+            Span(owner=1, parent=0, seen=2, length=3),
+        ),
+    )
 
 
 def test_a_group_of_one_and_a_filler_are_rows_too() -> None:
@@ -353,24 +358,24 @@ def sliding(window: int) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_known_architectures_share_the_prefix(family: str) -> None:
     model = build(family, method="lora")
-    assert choose_batching(model) == BatchingChoice(batching="shared_prefix")
-    for requested in ("shared_prefix", "packed", "padded"):
+    assert choose_batching(model) == BatchingChoice(batching="trunk")
+    for requested in ("trunk", "packed", "padded"):
         assert choose_batching(model, requested) == BatchingChoice(batching=requested)
 
 
-def test_sliding_windows_are_packed_exactly_and_refuse_to_share() -> None:
-    model = sliding(window=4)
-    choice = choose_batching(model)
-    assert choice.batching == "packed"
-    assert "sliding_attention" in choice.reason
-    with pytest.raises(ConfigError, match=r"layers of sliding_attention; set batching=packed"):
-        choose_batching(model, "shared_prefix")
-    with pytest.raises(ConfigError, match="set batching=packed"):
-        answer_loss(model, batch_of(LABELS, PREFIX))
+@pytest.mark.parametrize("window", [4, 30, 60])
+@pytest.mark.parametrize("prefix", [PREFIX, 0])
+def test_layers_that_see_a_window_of_tokens_share_a_prefix_exactly(
+    window: int, prefix: int
+) -> None:
+    model = sliding(window=window)
+    assert choose_batching(model).batching == "trunk"
     expected_loss, expected = separately(model, RATIONALES)
-    loss = answer_loss(model, batch_of(RATIONALES, 0))
+    loss = answer_loss(model, batch_of(RATIONALES, prefix))
     assert loss.item() == pytest.approx(expected_loss, rel=1e-7)
     assert difference(gradient(model, loss), expected) <= LARGEST_DIFFERENCE[torch.float64]
+    split = training_loss(model, batch_of(RATIONALES, prefix))
+    assert difference(gradient(model, split), expected) <= LARGEST_DIFFERENCE[torch.float64]
 
 
 def test_attention_dropout_is_packed_and_refuses_to_share() -> None:
@@ -379,7 +384,7 @@ def test_attention_dropout_is_packed_and_refuses_to_share() -> None:
         layer.self_attn.attention_dropout = 0.1
     assert choose_batching(model).batching == "packed"
     with pytest.raises(ConfigError, match=r"attention dropout .* set batching=packed"):
-        choose_batching(model, "shared_prefix")
+        choose_batching(model, "trunk")
 
 
 @pytest.mark.parametrize("family", ["mamba", "gpt2"])
@@ -396,7 +401,7 @@ def test_a_model_that_is_not_known_to_keep_examples_apart_is_padded(family: str)
     choice = choose_batching(model)
     assert choice.batching == "padded"
     assert repr(family) in choice.reason
-    for requested in ("shared_prefix", "packed"):
+    for requested in ("trunk", "packed"):
         with pytest.raises(ConfigError, match=f"batching={requested}: .*; set batching=padded"):
             choose_batching(model, requested)
 

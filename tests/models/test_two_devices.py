@@ -27,7 +27,7 @@ from recap.data.encode import ChatEncoder, encode_examples
 from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone, load_backbone_lazily
 from recap.models.callbacks import AtomicCheckpointIO
-from recap.models.engine import prefix_backward
+from recap.models.engine import training
 from recap.models.export import save_model
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
@@ -41,7 +41,7 @@ LABELS = ["Resistance", "Collaboration", "Collaboration"] * 4 + ["Resistance"]
 EPOCHS = 2
 PHASES: dict[str, Any] = {
     "TOKENS_AT_ONCE": 1,
-    "splitting_pays": lambda layout, **_: layout.prefix > 0,
+    "splitting_pays": lambda layout, **_: bool(layout.trunks),
 }
 
 
@@ -56,7 +56,7 @@ class Case:
     precision: Any = "32-true"
     dtype: str = "float32"
     per_device: int = 6
-    options: tuple[tuple[str, Any], ...] = (("batching", "shared_prefix"),)
+    options: tuple[tuple[str, Any], ...] = (("batching", "trunk"),)
     gradient_checkpointing: bool = False
     cpu_offload: bool = False
     deferred: bool = False
@@ -86,7 +86,7 @@ CASES = {
     "ddp lora": Case(strategy="ddp", method="lora"),
     "ddp tokens": Case(
         strategy="ddp",
-        options=(("batching", "shared_prefix"), ("max_tokens_per_device", 120)),
+        options=(("batching", "trunk"), ("max_tokens_per_device", 120)),
     ),
     "ddp in phases": Case(strategy="ddp", tied=True, in_phases=True),
     "ddp lora in phases": Case(strategy="ddp", method="lora", per_device=3, in_phases=True),
@@ -240,7 +240,7 @@ def run(folder: Path, name: str, case: Case) -> None:
         log_every_n_steps=1,
     )
     resumed = folder / str(case.resume_from) / "last.ckpt" if case.resume_from else None
-    patched = mock.patch.multiple(prefix_backward, **PHASES) if case.in_phases else nullcontext()
+    patched = mock.patch.multiple(training, **PHASES) if case.in_phases else nullcontext()
     with patched:
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     trainer.save_checkpoint(here / "last.ckpt")

@@ -12,14 +12,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.engine.shared_prefix import predicting_states
+from recap.models.engine.loss import predicting_states
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.plan.architecture import Architecture
 from recap.plan.memory import Activations
 from recap.plan.workload import PlannedBatch, Setting
 
 SHARED, RESTS, ANSWER = 40, (20, 30, 25), 6
-LAYOUTS = {"padded": None, "packed": 0, "shared_prefix": SHARED}
+LAYOUTS = {"padded": None, "packed": 0, "trunk": SHARED}
 FAMILIES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
 

@@ -64,9 +64,7 @@ def test_one_fold_and_the_final_model_are_one_training() -> None:
 
 def test_sharing_saves_operations_and_hours_in_proportion() -> None:
     plan = plan_of("backbone=llama8b", "trainer=gpu")
-    shared, packed, padded = (
-        plan.operations[name].total for name in ("shared_prefix", "packed", "padded")
-    )
+    shared, packed, padded = (plan.operations[name].total for name in ("trunk", "packed", "padded"))
     assert shared < packed <= padded
     hours = plan.hours("padded")
     assert hours is not None

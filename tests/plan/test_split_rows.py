@@ -13,8 +13,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.engine import prefix_backward
-from recap.models.engine.prefix_backward import training_loss
+from recap.models.engine import attention, training
+from recap.models.engine.training import training_loss
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.plan import memory
 from recap.plan.architecture import Architecture, count_parameters
@@ -33,9 +33,9 @@ AT_ONCE = 200
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", AT_ONCE)
-    monkeypatch.setattr(prefix_backward, "QUERIES_AT_ONCE", 32)
-    for module in (prefix_backward, memory):
+    monkeypatch.setattr(training, "TOKENS_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(attention, "QUERIES_AT_ONCE", 32)
+    for module in (training, memory):
         monkeypatch.setattr(module, "splitting_pays", lambda *_, **__: True)
 
 
@@ -90,7 +90,7 @@ def saved_bytes(
             parts[-1][storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    states = prefix_backward._SplitRow._states
+    states = training._SplitRow._states
 
     def noted(*arguments: Any) -> torch.Tensor:
         parts.append({})
@@ -101,7 +101,7 @@ def saved_bytes(
     mixed = setting.precision == "bf16-mixed"
     autocast = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
     with monkeypatch.context() as patch, autocast:
-        patch.setattr(prefix_backward._SplitRow, "_states", noted)
+        patch.setattr(training._SplitRow, "_states", noted)
         training_loss(model, batch)
     first, *others = parts
     seen = set(first)

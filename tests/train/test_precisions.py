@@ -181,7 +181,7 @@ def test_a_plan_says_what_a_run_computes_with(
     assert "| tuning | full, adamw, fused |" in table
 
 
-@pytest.mark.parametrize("batching", ["shared_prefix", "packed", "padded"])
+@pytest.mark.parametrize("batching", ["trunk", "packed", "padded"])
 def test_a_full_training_ends_with_the_loss_that_plain_transformers_finds(
     run: Any, batching: str, tmp_path: Path
 ) -> None:

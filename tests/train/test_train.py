@@ -387,7 +387,7 @@ def test_the_layout_of_batches_is_said_and_changes_no_result(
         said[batching] = capsys.readouterr().out
         rows = read_history(tmp_path / batching / "r" / "fold0")
         losses[batching] = [float(row["loss"]) for row in rows]
-    assert re.search(r"batching shared_prefix: \d\d+ leading tokens", said["auto"])
+    assert re.search(r"batching trunk: \d\d+ leading tokens", said["auto"])
     assert "batching packed\n" in said["packed"]
     assert losses["auto"] == pytest.approx(losses["padded"], rel=1e-5)
     assert losses["packed"] == pytest.approx(losses["padded"], rel=1e-5)
@@ -404,12 +404,12 @@ def test_a_layout_that_would_not_be_exact_is_refused_or_said_to_be_replaced(
     weights = tmp_path / "weights" / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(b"refused before these are read")
-    assert run(*options, "run=a", "batching=shared_prefix", runs_dir=tmp_path) == 2
+    assert run(*options, "run=a", "batching=trunk", runs_dir=tmp_path) == 2
     assert "set batching=packed" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
     weights.write_bytes(content)
     assert run(*options, "run=b", runs_dir=tmp_path) == 0
-    assert "batching packed, not shared_prefix: shared tokens" in capsys.readouterr().out
+    assert "batching packed, not trunk: shared tokens" in capsys.readouterr().out
 
 
 def _interrupt_in_epoch(epoch: int, go_on: Callable[..., None]) -> Callable[..., None]:

@@ -300,7 +300,7 @@ def text_example(
         history, response = tuple(before), last.text
     else:
         text = fields.text(field)
-        written = names.read_cell(fields.issues, fields.line, field, text)
+        written = names.read_cell(fields.issues, fields.line, field, text, rows=fields.rows)
         if written is None:
             fields.sound = False
         else:

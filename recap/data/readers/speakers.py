@@ -328,15 +328,17 @@ class SpeakerNames:
         above = "\n".join(part for _, part in lines[: starts[0]]).lstrip()
         return Written(turns=turns[:-1] if cut else turns, above=above, cut=cut)
 
-    def read_cell(self, issues: IssueLog, line: int, field: str, text: str) -> Written | None:
+    def read_cell(
+        self, issues: IssueLog, line: int, field: str, text: str, *, rows: int = 1
+    ) -> Written | None:
         """Return the turns of a row's text; ``None``, and a fault, where there can be none."""
         written = self.read(text)
         if written.unknown:
-            self.reject(issues, line, field, written.unknown)
+            self.reject(issues, line, field, written.unknown, rows=rows)
         elif any(map(self.runs_on, written.turns)) or (
             not written.turns and self._hides_mark("\n" + written.above)
         ):
-            issues.reject(line, field, *NOT_IN_FRONT)
+            issues.reject(line, field, *NOT_IN_FRONT, rows=rows)
         else:
             return written
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from recap.config import Decoding
+from recap.config import Decoding, Engine
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError
 from recap.models.batch_size import AutomaticBatchSize
+from recap.models.engine.attention import why_unsupported
+from recap.models.engine.decode import CachedPath, TrunkEngine
 from recap.models.engine.generate import (
     DecodeStart,
     PlainEngine,
@@ -22,10 +25,7 @@ from recap.models.engine.generate import (
     greedy_start,
     label_tree,
 )
-from recap.models.engine.kv_cache import CachedPrefix, PrefixEngine, shared_length
-from recap.models.engine.prefix_attention import why_unsupported
 from recap.models.finetune import causal_model
-from recap.records import Example, Turn
 from recap.tasks.task import Task
 
 T = TypeVar("T")
@@ -57,17 +57,16 @@ class ModelAnswer:
 class LabelScorer:
     """Answers a task's prompts with one model.
 
-    The constant part of the prompts is encoded once, all labels are tried in the pass that encodes
-    the rest, and answers of a batch are decoded together. In float32 the tokens are those of plain
+    What prompts begin with is encoded once, instructions and the turns of a dialogue alike: they
+    are answered in the order of their ids, so that a dialogue's stand together, and each batch goes
+    on from the last prompt of the one before. All labels are tried in the pass that encodes the
+    rest, and answers of a batch are decoded together. In float32 the tokens are those of plain
     greedy decoding, whatever the batches, but where rounding decides between two.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
         task: Whose labels are scored; parses answers.
         encoder: The model's tokenizer.
-        shots: Solved examples that stand in every prompt.
-        constant: Tokens that the prompts begin with; ``None``: found from task and shots. Prompts
-            that begin otherwise are answered all the same, only slower.
         max_new_tokens: Longest answer; a longer one is cut.
         batch_size: Prompts answered together, halved for good when memory runs out; ``None``: all.
         rationale: Whether rationales are wanted; ``None``: where the task has them.
@@ -78,9 +77,12 @@ class LabelScorer:
         adapter: A PEFT adapter that is switched on before each use, where several share one base.
         in_step: Whether devices go on until the last of them is done, which weights spread over
             devices need.
+        engine: ``trunk`` computes what prompts share once; ``plain`` is transformers' ``generate``;
+            ``auto``: the first where it is exact.
 
     Raises:
-        ConfigError: For a threshold without ``scored`` decoding of two labels.
+        ConfigError: For a threshold without ``scored`` decoding of two labels, or for a model that
+            the engine asked for would not be exact for.
     """
 
     def __init__(
@@ -89,8 +91,6 @@ class LabelScorer:
         task: Task,
         encoder: ChatEncoder,
         *,
-        shots: Sequence[Example] = (),
-        constant: Sequence[int] | None = None,
         decoding: Decoding = "free",
         max_new_tokens: int = 128,
         batch_size: int | None = 32,
@@ -98,6 +98,7 @@ class LabelScorer:
         threshold: float | None = None,
         adapter: str | None = None,
         in_step: bool = False,
+        engine: Engine = "auto",
     ) -> None:
         self._model = model
         self._causal = causal_model(model)
@@ -115,19 +116,17 @@ class LabelScorer:
         check_threshold(threshold, task, decoding)
         self._tree = label_tree(task, encoder)
         end = encoder.end_of_turn_id
-        self._engine: PrefixEngine | PlainEngine
-        if why_unsupported(self._causal):
+        self._path: CachedPath | None = None
+        self._engine: TrunkEngine | PlainEngine
+        why = why_unsupported(self._causal)
+        if engine == "trunk" and why:
+            raise ConfigError(f"decoding.engine=trunk: {why}; set decoding.engine=plain")
+        if why or engine == "plain":
             self._engine = PlainEngine(
                 model, self._tree, end_of_turn_id=end, pad_id=encoder.pad_id, in_step=in_step
             )
         else:
-            self._engine = PrefixEngine(
-                model,
-                self._tree,
-                end_of_turn_id=end,
-                constant=constant_ids(task, encoder, shots) if constant is None else constant,
-                in_step=in_step,
-            )
+            self._engine = TrunkEngine(model, self._tree, end_of_turn_id=end, in_step=in_step)
 
     def answer(self, prompts: Sequence[Sequence[int]]) -> list[ModelAnswer]:
         """Return the answers to prompts of token ids, in the order given.
@@ -135,7 +134,7 @@ class LabelScorer:
         Raises:
             ConfigError: When memory runs out for a single prompt.
         """
-        return self._in_batches(prompts, lambda batch: self._answers(self._engine.prefill(batch)))
+        return self._in_batches(prompts, lambda batch: self._answers(self._prefill(batch)))
 
     def label_probabilities(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
         """Return the probability of every label for each prompt, in the order given.
@@ -147,17 +146,19 @@ class LabelScorer:
         """
         return self._in_batches(prompts, self._label_probabilities)
 
-    def conversation(self) -> Conversation:
-        """Return answers to the growing prompts of one dialogue, as its turns come in."""
-        return Conversation(self)
+    def branch(self) -> LabelScorer:
+        """Return the same with a memory of its own: for the growing prompts of one dialogue."""
+        return copy.copy(self)
 
     def _in_batches(
         self,
         prompts: Sequence[Sequence[int]],
         compute: Callable[[Sequence[Sequence[int]]], list[T]],
     ) -> list[T]:
-        """Return what is computed of prompts, neighbors in length together."""
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        """Return what is computed of prompts, those that begin alike, or are alike in length."""
+        order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+        if isinstance(self._engine, PlainEngine):
+            order.sort(key=lambda i: -len(prompts[i]))
         found: dict[int, T] = {}
         with self._in_use():
             while order:
@@ -171,8 +172,15 @@ class LabelScorer:
                 order = order[len(batch) :]
         return [found[i] for i in range(len(prompts))]
 
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill:
+        if isinstance(self._engine, PlainEngine):
+            return self._engine.prefill(prompts)
+        prefill = self._engine.prefill(prompts, self._path)
+        self._path = self._engine.path(prefill, prompts)
+        return prefill
+
     def _label_probabilities(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
-        scores = self._engine.prefill(prompts).log_probabilities(self._tree).double()
+        scores = self._prefill(prompts).log_probabilities(self._tree).double()
         return [self._by_label(row) for row in torch.softmax(scores, dim=1)]
 
     def _by_label(self, probabilities: torch.Tensor) -> dict[str, float]:
@@ -245,46 +253,6 @@ class LabelScorer:
             self._model.set_adapter(self._adapter)
         with evaluating(self._causal), torch.no_grad():
             yield
-
-
-class Conversation:
-    """Answers to the prompts of one dialogue, each of which repeats most of the one before.
-
-    What two prompts in a row share is not computed again. The answers are those of
-    :meth:`LabelScorer.answer`.
-    """
-
-    def __init__(self, scorer: LabelScorer) -> None:
-        self._scorer = scorer
-        self._prefix: CachedPrefix | None = None
-
-    def answer(self, prompt: Sequence[int]) -> ModelAnswer:
-        """Return the answer to the dialogue's next prompt."""
-        scorer = self._scorer
-        engine = scorer._engine
-        with scorer._in_use():
-            if isinstance(engine, PlainEngine):
-                return scorer._answers(engine.prefill([prompt]))[0]
-            prefix = self._prefix
-            if prefix is not None:
-                prefix = prefix.first(shared_length(prefix.ids, [prompt]))
-            prefill = engine.prefill([prompt], prefix=prefix)
-            self._prefix = engine.cached_prompt(prefill, 0, prompt)
-            return scorer._answers(prefill)[0]
-
-
-def constant_ids(
-    task: Task, encoder: ChatEncoder, shots: Sequence[Example] = ()
-) -> tuple[int, ...]:
-    """Return the tokens that all prompts of a task begin with."""
-    turns = (Turn(speaker="counselor", text="A"), Turn(speaker="client", text="一"))
-    probes = [
-        Example(id="", history=(), response="A"),
-        Example(id="", history=turns[:1], response="一"),
-        Example(id="", history=turns[1:], response="1"),
-    ]
-    first, *others = (encoder.prompt_ids(task.messages(probe, shots)) for probe in probes)
-    return first[: shared_length(first, others)]
 
 
 def check_threshold(threshold: float | None, task: Task, decoding: str) -> None:

@@ -8,9 +8,10 @@ to a few positions at a time, so that their logits never exist whole either.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,15 +19,92 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 
-from recap.data.batches import Batch
+from recap.data.batches import Batch, Batching, MicroBatch, collate
+from recap.data.encode import EncodedExample
+from recap.errors import ConfigError
+from recap.models.engine.attention import TESTED, Row, attach, run_row, why_unsupported
 from recap.models.engine.generate import evaluating
-from recap.models.engine.kv_cache import shared_length
-from recap.models.engine.shared_prefix import predicting_states
 from recap.models.finetune import OutputLayer, causal_model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchingChoice:
+    """How batches are laid out, and why not as they would best be (empty when they are)."""
+
+    batching: Batching
+    reason: str = ""
+
+
+def choose_batching(model: Any, requested: str = "auto") -> BatchingChoice:
+    """Return how batches for a model are laid out.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        requested: ``auto`` takes the fastest that is exact: ``trunk``, or ``packed``, or
+            ``padded``. Any of these three is taken as it is, or refused.
+
+    Raises:
+        ConfigError: When what was requested would not be exact for this model.
+    """
+    causal = causal_model(model)
+    not_shared, not_packed = _why_not_shared(causal), _why_not_packed(causal)
+    if requested == "padded" or (requested == "auto" and not_shared and not_packed):
+        return BatchingChoice(batching="padded", reason=not_packed if requested == "auto" else "")
+    if requested == "packed" or (requested == "auto" and not_shared):
+        if not_packed:
+            raise ConfigError(f"batching=packed: {not_packed}; set batching=padded")
+        return BatchingChoice(batching="packed", reason=not_shared if requested == "auto" else "")
+    if not_shared:
+        other = "padded" if not_packed else "packed"
+        raise ConfigError(f"batching=trunk: {not_shared}; set batching={other}")
+    return BatchingChoice(batching="trunk")
+
 
 LOGITS_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 """Size of the logits that exist at once, in float32. More gains no speed: on a GPU it takes more
 positions until the gradient of the output layer is worth its traffic."""
+
+
+def hidden_states(model: Any, batch: Batch) -> Tensor:
+    """Return the last hidden states ``(batch, time, hidden)`` of a batch, whatever its layout.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        batch: Padded rows or one row of several examples.
+
+    Raises:
+        ConfigError: When the batch shares a prefix and the model cannot.
+    """
+    causal = causal_model(model)
+    decoder = causal.get_decoder()
+    options: dict[str, Any] = {}
+    if batch.layout is not None:
+        assert batch.position_ids is not None
+        not_shared = _why_not_shared(causal)
+        if not not_shared:
+            attach(decoder)
+            ids, positions = batch.input_ids, batch.position_ids
+            return run_row(decoder, Row(batch.layout), input_ids=ids, position_ids=positions)
+        if batch.layout.trunks:
+            raise ConfigError(f"batching=trunk: {not_shared}; set batching=packed")
+        # transformers finds from the positions where examples begin, and masks (5.23).
+        options = {"position_ids": batch.position_ids}
+    states: Tensor = decoder(
+        input_ids=batch.input_ids, use_cache=False, **options
+    ).last_hidden_state
+    return states
+
+
+def predicting_states(model: Any, batch: Batch) -> Tensor:
+    """Return the last hidden states ``(positions, hidden)`` that predict the answers' tokens.
+
+    The state at a position predicts the token after it. That also holds within a row of several
+    examples: each has a last prompt token of its own before its answer.
+
+    Raises:
+        ConfigError: When the batch shares a prefix and the model cannot.
+    """
+    return hidden_states(model, batch)[:, :-1][batch.answer_mask[:, 1:]]
 
 
 def answer_loss(model: Any, batch: Batch, *, logits_bytes: int | None = None) -> Tensor:
@@ -179,10 +257,6 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-_WORTH_SHARING = 16
-"""Common tokens from which they are encoded once."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoglikelihoodRequest:
     """Tokens, of which those from ``start`` on are scored; ``start`` is at least 1."""
@@ -213,7 +287,7 @@ def loglikelihoods(
 ) -> list[Loglikelihood]:
     """Return the loglikelihood of each request, in their order.
 
-    Tokens that all of them begin with are encoded once.
+    Tokens that those of a batch begin with are encoded once.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
@@ -221,48 +295,30 @@ def loglikelihoods(
         batch_size: Passages computed together.
         on_scored: Called with how many more are done.
     """
-    if not requests:
-        return []
     causal = causal_model(model)
-    shared = shared_length(requests[0].ids, [p.ids for p in requests])
-    shared = min(shared, *(p.start - 1 for p in requests))
-    shared = shared if shared >= _WORTH_SHARING and len(requests) > 1 else 0
-    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))
+    prefix = {"trunk": 1, "packed": 0}.get(choose_batching(causal).batching)
+    examples = [
+        EncodedExample(
+            id="", prompt=request.ids[: request.start], answer=request.ids[request.start :]
+        )
+        for request in requests
+    ]
+    order = sorted(range(len(requests)), key=lambda i: requests[i].ids)
     found: dict[int, Loglikelihood] = {}
     with evaluating(causal), torch.no_grad():
-        cache = _encoded(causal, requests[0].ids[:shared]) if shared else None
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            scored = _score_batch(causal, [requests[i] for i in chosen], shared, cache)
-            found.update(zip(chosen, scored, strict=True))
+            plan = MicroBatch(indices=tuple(chosen), step_tokens=1, number=0, ends_step=True)
+            # Padding on the right comes after all that counts, and attention is causal.
+            batch = collate(examples, plan, 0, prefix).to(causal.device)
+            lengths = [len(examples[i].answer) for i in chosen]
+            states = torch.split(predicting_states(causal, batch), lengths)
+            targets = torch.split(batch.input_ids[batch.answer_mask], lengths)
+            found.update(
+                zip(chosen, map(partial(_loglikelihood, causal), states, targets), strict=True)
+            )
             on_scored(len(chosen))
     return [found[i] for i in range(len(requests))]
-
-
-def _encoded(causal: Any, ids: Sequence[int]) -> Any:
-    """Return the keys and values of tokens."""
-    row = torch.tensor([list(ids)], device=causal.device)
-    return causal.get_decoder()(input_ids=row, use_cache=True).past_key_values
-
-
-def _score_batch(
-    causal: Any, requests: Sequence[LoglikelihoodRequest], shared: int, cache: Any
-) -> Iterator[Loglikelihood]:
-    rows = [list(request.ids[shared:]) for request in requests]
-    time = max(map(len, rows))
-    # Padding on the right comes after all that counts, and attention is causal.
-    ids = torch.tensor([row + [0] * (time - len(row)) for row in rows], device=causal.device)
-    options: dict[str, Any] = {"use_cache": False}
-    if cache is not None:
-        own = copy.deepcopy(cache)
-        own.batch_repeat_interleave(len(rows))
-        whole = torch.ones((len(rows), shared + time), dtype=torch.long, device=ids.device)
-        options = {"past_key_values": own, "attention_mask": whole, "use_cache": True}
-    states = causal.get_decoder()(input_ids=ids, **options).last_hidden_state
-    for row, request, state in zip(rows, requests, states, strict=True):
-        first = request.start - shared
-        targets = torch.tensor(row[first:], device=ids.device)
-        yield _loglikelihood(causal, state[first - 1 : len(row) - 1], targets)
 
 
 def _loglikelihood(causal: Any, states: Tensor, targets: Tensor) -> Loglikelihood:
@@ -277,3 +333,30 @@ def _loglikelihood(causal: Any, states: Tensor, targets: Tensor) -> Loglikelihoo
         nats -= float(scores.gather(1, wanted[:, None]).sum())
         greedy = greedy and bool((scores.argmax(dim=-1) == wanted).all())
     return Loglikelihood(log_perplexity=nats, greedy=greedy)
+
+
+def _why_not_shared(causal: Any) -> str:
+    """Return why a prefix cannot be shared exactly; empty when it can."""
+    not_served = why_unsupported(causal)
+    if not_served:
+        return not_served
+    if any(layer.self_attn.attention_dropout for layer in causal.get_decoder().layers):
+        return "shared tokens would share the model's attention dropout (its attention_dropout)"
+    return ""
+
+
+def _why_not_packed(causal: Any) -> str:
+    """Return why several examples in one row would see each other; empty when they do not."""
+    family = causal.config.model_type
+    kinds = set(getattr(causal.config, "layer_types", None) or ())
+    decoder = causal.get_decoder()
+    masked_by_positions = (
+        getattr(decoder, "_supports_attention_backend", False)
+        and "position_ids" in inspect.signature(decoder.forward).parameters
+        # Layers that carry a state from token to token do not look at positions.
+        and kinds <= {"full_attention", "sliding_attention"}
+        and (kinds or family in TESTED)
+    )
+    if masked_by_positions:
+        return ""
+    return f"models of type {family!r} are not known to keep the examples of a row apart"

@@ -10,15 +10,16 @@ import shrunk
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from recap.data.batches import Batch, Layout, MicroBatch, collate
+from recap.data.batches import Batch, MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.engine import prefix_backward
+from recap.data.layout import Layout, Span, side_by_side
+from recap.models.engine import attention, training
+from recap.models.engine.attention import attend_behind
 from recap.models.engine.loss import answer_loss
-from recap.models.engine.prefix_backward import (
+from recap.models.engine.training import (
+    groups_at_once,
     splits_backward,
     splitting_pays,
-    suffix_attention,
-    suffix_groups,
     training_loss,
 )
 from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
@@ -92,9 +93,9 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.fixture(autouse=True)
 def small_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute a few dozen tokens at a time, whatever that saves."""
-    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", 48)
-    monkeypatch.setattr(prefix_backward, "QUERIES_AT_ONCE", 7)
-    monkeypatch.setattr(prefix_backward, "splitting_pays", lambda layout, **_: layout.prefix > 0)
+    monkeypatch.setattr(training, "TOKENS_AT_ONCE", 48)
+    monkeypatch.setattr(attention, "QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr(training, "splitting_pays", lambda layout, **_: bool(layout.trunks))
 
 
 @pytest.mark.parametrize("dtype", LARGEST_DIFFERENCE, ids=str)
@@ -128,7 +129,7 @@ def test_how_many_rests_are_computed_together_changes_nothing(
     model, batch = build(family, tied=family == "qwen2"), batch_of(ANSWERS["rationales"])
     expected_loss = answer_loss(model, batch)
     expected = gradients(model, expected_loss)
-    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", tokens)
+    monkeypatch.setattr(training, "TOKENS_AT_ONCE", tokens)
     loss = training_loss(model, batch)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-7)
     assert difference(gradients(model, loss), expected) <= 1e-7
@@ -233,7 +234,7 @@ def test_attention_with_kept_weights_is_torchs(heads: int, time: int, before: in
     expected = scaled_dot_product_attention(
         query, key, value, attn_mask=visible, scale=0.3, enable_gqa=True
     )
-    found = suffix_attention(query, key, value, scale=0.3)
+    found = attend_behind(query, key, value, scale=0.3)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12)
     inputs = (query, key, value)
     for one, other in zip(
@@ -262,17 +263,19 @@ def test_rows_that_phases_would_not_serve_stay_whole() -> None:
 
 def test_phases_pay_when_they_put_off_more_than_the_gradients_they_hold_twice() -> None:
     # 5 rests of 40 tokens, one at a time: 160 are put off, 2 layers, 10 numbers of 4 bytes each.
-    layout = Layout(prefix=10, lengths=(40,) * 5)
+    teeth = tuple(Span(owner=i, parent=0, seen=10, length=40) for i in range(5))
+    layout = Layout(trunks=(Span(owner=0, parent=-1, seen=0, length=10),), teeth=teeth)
     sizes = {"layers": 2, "numbers": 10, "width": 4}
     assert splitting_pays(layout, **sizes, gradient_bytes=160 * 2 * 10 * 4 - 1)
     assert not splitting_pays(layout, **sizes, gradient_bytes=160 * 2 * 10 * 4)
-    assert not splitting_pays(Layout(prefix=0, lengths=(40,) * 5), **sizes, gradient_bytes=0)
-    assert not splitting_pays(Layout(prefix=10, lengths=(400,)), **sizes, gradient_bytes=0)
+    alone = Layout(trunks=layout.trunks, teeth=teeth[:1])
+    assert not splitting_pays(alone, **sizes, gradient_bytes=0)
+    assert splitting_pays(side_by_side([40] * 5), **sizes, gradient_bytes=0), "without a trunk too"
 
 
 def test_rests_are_computed_together_up_to_a_number_of_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", 10)
-    parts = suffix_groups((5, 5, 1, 30, 2, 8))
+    monkeypatch.setattr(training, "TOKENS_AT_ONCE", 10)
+    parts = groups_at_once((5, 5, 1, 30, 2, 8))
     assert [(part.start, part.stop) for part in parts] == [(0, 2), (2, 3), (3, 4), (4, 6)]
