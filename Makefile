@@ -36,7 +36,7 @@ slow: $(STAMP)  ## the slow part of the test suite
 	$(RUN) -m pytest -n $(WORKERS) --dist load -m "slow and not gpu"
 
 test-pretrained: pretrained  ## tests on a small real model; fetches it once
-	OMP_NUM_THREADS=$(WORKERS) $(RUN) -m pytest -rs --durations=10 -m "pretrained and not gpu"
+	$(RUN) -m pytest -rs --durations=10 -m "pretrained and not gpu"
 
 FAULTS = $(shell grep -rl 'faults import record_fault' tests --include='test_*.py')
 

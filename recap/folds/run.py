@@ -20,7 +20,7 @@ from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.models.engine.label_scoring import check_threshold
 from recap.models.hub import find_folder
 from recap.models.identity import DIGESTS_FILE, changed_files, model_digests
-from recap.models.precision import describe, has_bf16, precision_warnings, settled_trainer
+from recap.models.precision import describe, settled_trainer
 from recap.output.format import lost_turns
 from recap.records import Example, Fold
 from recap.runs.folder import (
@@ -118,13 +118,6 @@ class Run:
         return describe(config.trainer, config.optimizer.name if trains else None)
 
     @property
-    def wasted(self) -> list[str]:
-        """What is to be said of a precision that wastes a GPU."""
-        trainer = self.config.trainer
-        device = device_type(trainer) if self.numbers else "cpu"
-        return precision_warnings(trainer.precision, device=device, has_bf16=has_bf16())
-
-    @property
     def lost_turns(self) -> list[str]:
         """What the limit on prompts, or on the inputs of an encoder, cost."""
         if self.encoding is None:
@@ -188,7 +181,6 @@ def settle_numbers(config: RunConfig) -> RunConfig:
         trainer,
         device="cpu" if backbone.family == "remote" else device_type(trainer),
         pretrained=trains and not (backbone.path is None and backbone.hub_id is None),
-        has_bf16=has_bf16(),
     )
     return replace(config, trainer=settled)
 

@@ -35,8 +35,7 @@ from recap.models.checkpoints import CheckpointFolder, read_progress, require_fr
 from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
-from recap.models.precision import OneDnnPrecision
-from recap.models.strategy import ShardedStrategy, build_strategy
+from recap.models.strategy import OneDnnPrecision, ShardedStrategy, build_strategy
 from recap.records import Example, Fold, Prediction
 from recap.registry import Registry
 from recap.runs.folder import FoldFolder

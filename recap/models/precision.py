@@ -15,16 +15,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins import Precision
 from torch import Tensor
 
-from recap.config import TrainerConfig
+from recap.config import TrainerConfig, autocast_dtype
 from recap.errors import ConfigError
 
 LARGEST_ERROR = 1e-6
@@ -46,7 +45,7 @@ class MatmulProbe:
 
 
 def settled_trainer(
-    trainer: TrainerConfig, *, device: str, pretrained: bool, has_bf16: bool = True
+    trainer: TrainerConfig, *, device: str, pretrained: bool, has_bf16: bool | None = None
 ) -> TrainerConfig:
     """Return a trainer whose precision and matrix products are named; what was asked for stays.
 
@@ -55,14 +54,14 @@ def settled_trainer(
         device: ``cpu`` or ``cuda``.
         pretrained: Whether the model's weights are loaded. Models that are made on the spot are too
             small to gain.
-        has_bf16: Whether a GPU computes in bfloat16.
+        has_bf16: Whether a GPU computes in bfloat16; ``None``: as that of this machine, if any.
 
     Raises:
         ConfigError: Where oneDNN was asked for, and multiplies in 16 bits.
     """
     precision, matmul = trainer.precision, trainer.matmul
     if precision == "auto":
-        precision = "bf16-mixed" if device == "cuda" and has_bf16 else "32-true"
+        precision = "bf16-mixed" if _has_bf16(device, has_bf16) else "32-true"
     if device != "cpu" or precision != "32-true" or (matmul == "auto" and not pretrained):
         matmul = "default"
     if matmul != "default":
@@ -78,9 +77,9 @@ def settled_trainer(
     return replace(trainer, precision=precision, matmul=matmul)
 
 
-def precision_warnings(precision: str, *, device: str, has_bf16: bool) -> list[str]:
+def precision_warnings(precision: str, *, device: str, has_bf16: bool | None = None) -> list[str]:
     """Return what is to be said of a precision that wastes a GPU."""
-    if device != "cuda" or not has_bf16 or precision != "32-true":
+    if precision != "32-true" or not _has_bf16(device, has_bf16):
         return []
     slow = (
         "trainer.precision=32-true on a GPU: several times slower than bf16-mixed, which keeps "
@@ -89,9 +88,17 @@ def precision_warnings(precision: str, *, device: str, has_bf16: bool) -> list[s
     return [slow]
 
 
-def has_bf16() -> bool:
-    """Return whether the GPU of this machine, if there is one, computes in bfloat16 itself."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def _has_bf16(device: str, known: bool | None) -> bool:
+    if device == "cuda" and known is None and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # A GPU that is planned for has it.
+    return device == "cuda" and known is not False
+
+
+def mixed(precision: str, device: str) -> AbstractContextManager[Any]:
+    """Return what computes in 16 bits under a mixed precision, and changes nothing else."""
+    dtype = autocast_dtype(precision)
+    return torch.autocast(device, getattr(torch, dtype)) if dtype else nullcontext()
 
 
 def describe(trainer: TrainerConfig, optimizer: str | None) -> dict[str, Any]:
@@ -161,26 +168,3 @@ def onednn_matmul() -> Iterator[None]:
         yield
     finally:
         backend.fp32_precision = before
-
-
-class OneDnnPrecision(Precision):
-    """Lightning's 32-true, with oneDNN's matrix products in steps of training and selection."""
-
-    precision = "32-true"
-
-    @contextmanager
-    def train_step_context(self) -> Iterator[None]:
-        """Multiply so in the forward of a step."""
-        with onednn_matmul(), super().train_step_context():
-            yield
-
-    @contextmanager
-    def val_step_context(self) -> Iterator[None]:
-        """Multiply so when the epoch is selected."""
-        with onednn_matmul(), super().val_step_context():
-            yield
-
-    def backward(self, tensor: Tensor, *arguments: Any, **options: Any) -> None:
-        """Multiply so in the backward."""
-        with onednn_matmul():
-            super().backward(tensor, *arguments, **options)

@@ -418,6 +418,7 @@ def make_plan(
     trainer = settled_trainer(
         config.trainer,
         device="cuda" if on_gpu else "cpu",
+        has_bf16=True,
         pretrained=finetune.method != "none" and bool(backbone.path or backbone.hub_id),
     )
     config = replace(config, trainer=trainer)
@@ -524,18 +525,14 @@ _KIND_TITLES = {
 
 def plan_report(plan: Plan) -> Report:
     """Return the plan as it is printed and written: the run, memory, operations, disk, verdict."""
+    wasted = precision_warnings(plan.config.trainer.precision, device="cuda", has_bf16=True)
     return Report(
         action="plan",
         title=f"Plan of {plan.config.run}",
         figures=plan_dict(plan),
         sheets=(_overview(plan), _memory(plan), _operations(plan), _disk(plan)),
-        notes=(*verdict(plan), *_wasted(plan)),
+        notes=(*verdict(plan), *(wasted if plan.demand.setting.on_gpu else ())),
     )
-
-
-def _wasted(plan: Plan) -> list[str]:
-    device = "cuda" if plan.demand.setting.on_gpu else "cpu"
-    return precision_warnings(plan.config.trainer.precision, device=device, has_bf16=True)
 
 
 def verdict(plan: Plan) -> tuple[str, ...]:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recap.cli.prompted import PromptedConfig, refuse_impossible
-from recap.config import RunConfig, autocast_dtype, weights_dtype
+from recap.config import RunConfig, weights_dtype
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError
 from recap.folds.prompts import estimated_tokens
 from recap.folds.run import backbone_files
 from recap.models.backbone import load_backbone, load_positions, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
+from recap.models.precision import mixed
 from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint, thinking_off
 from recap.prompt.requests import (
     FOLDER,
@@ -246,7 +246,7 @@ class LocalModel:
         step = _BATCHES_BETWEEN_WRITES * decoding.batch_size
         for start in range(0, len(order), step):
             keys = order[start : start + step]
-            with self._precision():
+            with mixed(self._config.trainer.precision, self.device):
                 said = answerer.answer([prompts[key] for key in keys])
             for key, answer in zip(keys, map(_answered, said), strict=True):
                 self._cache.write(key, answer)
@@ -304,12 +304,6 @@ class LocalModel:
         # As Lightning turns weights: buffers keep their own type where weights do.
         turned = weights_dtype(config.trainer.precision, "")
         return model.to(device=device, dtype=getattr(torch, turned) if turned else None)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        import torch
-
-        mixed = autocast_dtype(self._config.trainer.precision)
-        return torch.autocast(self.device, getattr(torch, mixed)) if mixed else nullcontext()
 
 
 PromptedModel = RemoteModel | LocalModel

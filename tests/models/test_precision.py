@@ -19,12 +19,12 @@ from recap.models.precision import (
     LARGEST_ERROR,
     LEAST_GAIN,
     MatmulProbe,
-    OneDnnPrecision,
     onednn_matmul,
     precision_warnings,
     probe_onednn,
     settled_trainer,
 )
+from recap.models.strategy import OneDnnPrecision
 
 IEEE = torch.backends.mkldnn.matmul.fp32_precision
 

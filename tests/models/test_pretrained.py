@@ -21,7 +21,7 @@ from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.models.backbone import load_backbone
 from recap.models.engine.decode import TrunkEngine
 from recap.models.engine.label_scoring import LabelScorer
-from recap.models.engine.loss import answer_loss
+from recap.models.engine.training import training_loss
 from recap.prompt import __main__ as prompt
 from recap.records import Example
 from recap.tasks.library import get_task
@@ -77,7 +77,7 @@ def test_loss_and_gradients_of_each_batching_are_those_of_plain_forwards(
         model.get_decoder().layers[place].requires_grad_(True)
     loss, expected = separately(model, asked)
     for prefix in (None, 0, common_prefix(asked)):  # padded, packed, and shared
-        found = answer_loss(model, batch_of(asked, prefix))
+        found = training_loss(model, batch_of(asked, prefix))
         assert found.item() == pytest.approx(loss, rel=5e-6)
         assert difference(gradient(model, found), expected) <= 5e-6
     model.zero_grad()
