@@ -9,10 +9,10 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-by-make
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check format faults docs pretrained bench walk bench-peers clean
+.PHONY: help setup demo test slow test-pretrained check format faults docs pretrained bench walk bench-peers clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## build .venv with the tested versions and recap itself, editable
 
@@ -34,6 +34,9 @@ format: $(STAMP)  ## rewrite the sources in the house format
 
 slow: $(STAMP)  ## the slow part of the test suite
 	$(RUN) -m pytest -n $(WORKERS) --dist load -m "slow and not gpu"
+
+test-pretrained: pretrained  ## tests on a small real model; fetches it once
+	$(RUN) -m pytest -rs --durations=10 -m "pretrained and not gpu"
 
 FAULTS = $(shell grep -rl 'faults import record_fault' tests --include='test_*.py')
 

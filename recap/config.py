@@ -348,8 +348,12 @@ class TrainerConfig:
     where there are several devices."""
     cpu_offload: bool = False
     """Whether ``fsdp`` keeps shares and optimizer state in the host's memory."""
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
-    """Lightning's precision flag."""
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "auto"
+    """Lightning's precision flag; ``auto``: ``bf16-mixed`` on a GPU that computes in it, else
+    ``32-true``."""
+    matmul: Literal["auto", "onednn", "default"] = "auto"
+    """Whose matrix products a training in ``32-true`` on a CPU takes: oneDNN's, torch's default, or
+    for a pretrained model the faster ones that are exact (``auto``)."""
     max_epochs: int = Field(default=10, ge=1)
     """Most passes over the training examples (paper: 10)."""
     patience: int = Field(default=3, ge=1)
@@ -572,6 +576,7 @@ NOT_RESULT_CHANGING = (
     *("checkpoint.", "logger.", "privacy.", "cv.fold", "decoding.batch_size"),
     *("backbone.architecture", "backbone.architecture."),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "nodes", "strategy", "cpu_offload")),
+    "trainer.matmul",
     *(f"trainer.{key}" for key in ("per_device_batch_size", "max_tokens_per_device", "workers")),
     *(f"trainer.{key}" for key in ("gradient_checkpointing", "max_skipped_steps")),
     *(f"trainer.{key}" for key in ("log_every_steps", "progress")),

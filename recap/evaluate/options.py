@@ -133,7 +133,7 @@ def chosen_source(config: EvaluateConfig) -> Scored:
 
 
 _OF_THE_DEVICE = (
-    *("accelerator", "devices", "nodes", "strategy", "precision"),
+    *("accelerator", "devices", "nodes", "strategy", "precision", "matmul"),
     *("log_every_steps", "progress"),
 )
 """Options of a trainer that a baseline takes over."""

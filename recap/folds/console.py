@@ -21,6 +21,7 @@ from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text, support_warning
 from recap.models.engine.loss import BatchingChoice
 from recap.models.export import Merged
+from recap.models.precision import in_words, precision_warnings
 from recap.output.format import (
     LogConsole,
     console_for,
@@ -31,7 +32,7 @@ from recap.output.format import (
 )
 from recap.records import Example, Message, Prediction, Scores, Summary
 from recap.runs.folder import FoldFolder, RunFolder
-from recap.system.processes import is_first_process
+from recap.system.processes import device_type, is_first_process
 
 
 def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
@@ -266,7 +267,13 @@ def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
     say(f"task     {task.name}: {len(task.labels)} labels, {len(run.selected)} examples")
     for note in notes:
         say(f"{_INDENT}{note}")
-    for warning in (*run.lost_turns, *_leaks(run.leakage)):
+    wasted: list[str] = []
+    if run.numbers:
+        wasted = precision_warnings(run.numbers["used"], device=device_type(run.config.trainer))
+        # Of what everybody has, nothing is said.
+        if (said := in_words(run.numbers)) != "32-true":
+            say(f"{_INDENT}{said}")
+    for warning in (*wasted, *run.lost_turns, *_leaks(run.leakage)):
         print_warning(console, warning, before=_INDENT)
 
 

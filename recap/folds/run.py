@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +16,23 @@ from recap.data.corpus import Corpus, read_corpus
 from recap.data.encode import EncodedExample, Encoding
 from recap.data.folds import HASH_CHARACTERS, content_key, data_hash, partition_hash, split_folds
 from recap.data.leakage import leakage_report, with_shots
-from recap.errors import ConfigError, DataError, quote_id
+from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.models.engine.label_scoring import check_threshold
 from recap.models.hub import find_folder
 from recap.models.identity import DIGESTS_FILE, changed_files, model_digests
+from recap.models.precision import describe, settled_trainer
 from recap.output.format import lost_turns
 from recap.records import Example, Fold
-from recap.runs.folder import Part, RunFolder, open_run_folder, refuse_other_data, write_json
+from recap.runs.folder import (
+    Part,
+    RunFolder,
+    open_run_folder,
+    read_config,
+    refuse_other_data,
+    write_json,
+)
 from recap.runs.saved import SavedModel
-from recap.system.processes import environment, is_first_process
+from recap.system.processes import device_type, environment, is_first_process
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
@@ -100,6 +109,15 @@ class Run:
         return self.config.cv.protocol == "nested"
 
     @property
+    def numbers(self) -> dict[str, Any]:
+        """What the manifest says of the numbers of a model that this machine computes, if any."""
+        config = self.config
+        if config.backbone.family == "remote" or (config.baseline or {}).get("method") == "tfidf":
+            return {}
+        trains = config.finetune.method != "none"
+        return describe(config.trainer, config.optimizer.name if trains else None)
+
+    @property
     def lost_turns(self) -> list[str]:
         """What the limit on prompts, or on the inputs of an encoder, cost."""
         if self.encoding is None:
@@ -136,7 +154,7 @@ def read_run(config: RunConfig, *, needs_rationales: bool | None = None) -> Run:
         ConfigError: For missing rationales, or a threshold that the task has no use for.
         DataError: For data at fault, or a fold with nothing to train or test.
     """
-    task = build_task(config)
+    config, task = settle_numbers(config), build_task(config)
     check_threshold(config.decoding.threshold, task, config.decoding.name)
     needed = config.rationale if needs_rationales is None else needs_rationales
     run = _read(config, task, needs_rationales=needed)
@@ -144,6 +162,27 @@ def read_run(config: RunConfig, *, needs_rationales: bool | None = None) -> Run:
     if run.folds and config.cv.fold != "final":
         check_folds(run.folds, set(run.selected))
     return run
+
+
+def settle_numbers(config: RunConfig) -> RunConfig:
+    """Return a run whose precision and matrix products are named: those that it was begun with.
+
+    Else those of this machine (:func:`recap.models.precision.settled_trainer`, and its errors).
+    """
+    trainer, backbone, trains = config.trainer, config.backbone, config.finetune.method != "none"
+    folder = RunFolder(path=Path(config.runs_dir) / config.run)
+    # What cannot be read is refused with its reasons when the folder is opened.
+    with suppress(RecapError):
+        begun = read_config(folder.path).trainer
+        named = {key: getattr(trainer, key) for key in ("precision", "matmul")}
+        named = {k: getattr(begun, k) if asked == "auto" else asked for k, asked in named.items()}
+        trainer = replace(trainer, **named)
+    settled = settled_trainer(
+        trainer,
+        device="cpu" if backbone.family == "remote" else device_type(trainer),
+        pretrained=trains and not (backbone.path is None and backbone.hub_id is None),
+    )
+    return replace(config, trainer=settled)
 
 
 def read_labeled(config: RunConfig, task: Task) -> Run:
@@ -241,6 +280,8 @@ def open_run(run: Run) -> None:
         if not folder.manifest.is_file():
             hashes = {**run.hashes, **({"backbone_files": files} if files else {})}
             folder.update_manifest(seed=run.config.seed, **hashes, **environment())
+        if run.numbers:
+            folder.update_manifest(precision=run.numbers)
         write_json(folder.leakage, dict(run.leakage), private=True)
         corpus = run.corpus
         what_was_read = {

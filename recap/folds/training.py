@@ -35,7 +35,7 @@ from recap.models.checkpoints import CheckpointFolder, read_progress, require_fr
 from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
-from recap.models.strategy import ShardedStrategy, build_strategy
+from recap.models.strategy import OneDnnPrecision, ShardedStrategy, build_strategy
 from recap.records import Example, Fold, Prediction
 from recap.registry import Registry
 from recap.runs.folder import FoldFolder
@@ -188,6 +188,9 @@ def build_trainer(
 
     A ``ConfigError`` where the machine lacks the device.
     """
+    onednn = options.matmul == "onednn"
+    # Inside a SLURM job too: processes of our own are not SLURM's.
+    own = [LightningEnvironment()] if is_spawned() else []
     try:
         return lightning.Trainer(
             accelerator=options.accelerator,
@@ -196,7 +199,7 @@ def build_trainer(
             strategy=build_strategy(
                 options.strategy, world_size=world_size(options), cpu_offload=options.cpu_offload
             ),
-            precision=options.precision,
+            precision=None if onednn or options.precision == "auto" else options.precision,
             callbacks=callbacks,
             use_distributed_sampler=False,
             logger=False,
@@ -207,8 +210,7 @@ def build_trainer(
             num_sanity_val_steps=0,
             # FSDP2's gathered weights would be unfit for training after inference mode.
             inference_mode=options.strategy != "fsdp",
-            # Inside a SLURM job too: processes of our own are not SLURM's.
-            plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if is_spawned() else [])],
+            plugins=[AtomicCheckpointIO(), *own, *([OneDnnPrecision()] if onednn else [])],
             **others,
         )
     except MisconfigurationException as error:

@@ -14,7 +14,6 @@ import torch
 from recap.config import (
     RunConfig,
     TrainerConfig,
-    autocast_dtype,
     check_combinations,
     compute_dtype,
     taught,
@@ -57,6 +56,7 @@ from recap.records import Fold, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
 from recap.system.processes import (
+    device_type,
     environment,
     is_first_process,
     is_launched,
@@ -289,11 +289,8 @@ def default_tolerance(config: RunConfig) -> float:
     """
     if config.finetune.method == "qlora":
         return 0.05
-    in_32_bits = config.backbone.dtype == "float32" and config.trainer.precision in (
-        "32-true",
-        "64-true",
-    )
-    return 1e-5 if in_32_bits else 0.01
+    computed = compute_dtype(config.trainer.precision, config.backbone.dtype)
+    return 1e-5 if computed == "float32" else 0.01
 
 
 def merge_models(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: FoldListener) -> None:
@@ -328,9 +325,7 @@ def merge_models(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: Fo
 
 def _merged(run: Run, folder: FoldFolder, pad_id: int) -> Merged:
     config = run.config
-    device = "cpu"
-    if torch.cuda.is_available() and config.trainer.accelerator != "cpu":
-        device = "cuda"
+    device = device_type(config.trainer)
     fold = next((f for f in run.folds if run.folder.fold(f.index) == folder), None)
     if fold is None:
         assert run.encoding is not None
@@ -351,7 +346,7 @@ def _merged(run: Run, folder: FoldFolder, pad_id: int) -> Merged:
         tolerance=default_tolerance(config) if tolerance is None else tolerance,
         dtype=weights_dtype(config.trainer.precision, config.backbone.dtype),
         device=device,
-        autocast=_autocast(config.trainer.precision),
+        precision=config.trainer.precision,
     )
 
 
@@ -366,7 +361,7 @@ def _loss_of_adapter(config: RunConfig, folder: Path, batches: ScoringLoader, de
         seed=config.seed,
     )
     adapted = read_adapter(model, folder).to(device)
-    loss = mean_answer_loss(adapted, batches, autocast=_autocast(precision))
+    loss = mean_answer_loss(adapted, batches, precision=precision)
     del adapted, model
     gc.collect()
     torch.cuda.empty_cache()
@@ -381,8 +376,3 @@ def _batches(
         examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device
     )
     return ScoringLoader(examples, pad_id=pad_id, limits=limits)
-
-
-def _autocast(precision: str) -> torch.dtype | None:
-    mixed = autocast_dtype(precision)
-    return None if mixed is None else getattr(torch, mixed)

@@ -13,7 +13,6 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +30,7 @@ from recap.models.engine.loss import answer_loss
 from recap.models.finetune import causal_model, is_adapted, plain_name
 from recap.models.hub import hub_folder, read_adapter, read_tokenizer
 from recap.models.identity import digest_of, model_digests
+from recap.models.precision import mixed
 from recap.system.files import whole_folder
 from recap.tasks.library import task_from_saved, task_to_dict
 from recap.tasks.task import Task
@@ -212,7 +212,7 @@ def merge_adapter(
     tolerance: float,
     dtype: str = "float32",
     device: str | torch.device = "cpu",
-    autocast: torch.dtype | None = None,
+    precision: str = "32-true",
 ) -> Merged:
     """Write an adapter merged onto its unquantized base as a Hugging Face folder.
 
@@ -224,7 +224,7 @@ def merge_adapter(
         tolerance: Largest difference of the two losses, in nats a token.
         dtype: Type of the base's weights and of the merged ones, by its name in torch.
         device: Where the merged model is scored; it has to fit there.
-        autocast: Type to compute in, as in training with mixed precision.
+        precision: As ``trainer.precision`` of the training.
 
     Raises:
         ConfigError: When the folder holds no adapter, its base is not there, or the losses differ
@@ -237,7 +237,7 @@ def merge_adapter(
     source = _base_folder(folder, None)
     base, _ = load_backbone(name=source.name, family=None, path=source, dtype=dtype)
     model = read_adapter(base, folder).merge_and_unload()
-    merged_loss = mean_answer_loss(model.to(device), batches, autocast=autocast)
+    merged_loss = mean_answer_loss(model.to(device), batches, precision=precision)
     difference = abs(merged_loss - adapted_loss)
     # Written so that a loss that is not a number is refused.
     if not difference <= tolerance:
@@ -261,15 +261,12 @@ def merge_adapter(
     return Merged(adapted_loss=adapted_loss, merged_loss=merged_loss, tolerance=tolerance)
 
 
-def mean_answer_loss(
-    model: Any, batches: Iterable[Batch], *, autocast: torch.dtype | None = None
-) -> float:
+def mean_answer_loss(model: Any, batches: Iterable[Batch], *, precision: str = "32-true") -> float:
     """Return the answers' loss over all batches, the mean over their tokens in nats."""
     device = next(model.parameters()).device
-    mixed = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
     total, n_tokens = 0.0, 0
     model.eval()
-    with torch.no_grad(), mixed:
+    with torch.no_grad(), mixed(precision, device.type):
         for batch in batches:
             total += float(answer_loss(model, batch.to(device)))
             n_tokens += int(batch.answer_mask.sum())

@@ -224,9 +224,13 @@ def configured_optimizers(
 def adamw(
     groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
 ) -> Optimizer:
-    """Return torch's AdamW over parameter groups that carry their own weight decay."""
-    on_gpu = any(parameter.is_cuda for group in groups for parameter in group["params"])
-    return AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True if on_gpu else None)
+    """Return torch's AdamW over parameter groups that carry their own weight decay, fused."""
+    built: Any = AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
+    # Else a fused one divides by the scale of 16 bits in its step, too late to clip gradients, and
+    # Lightning (2.6) refuses to, whether there is a scale or not.
+    built._step_supports_amp_scaling = False
+    optimizer: Optimizer = built
+    return optimizer
 
 
 def _bitsandbytes(kind: str) -> Callable[..., Optimizer]:

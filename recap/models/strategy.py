@@ -1,4 +1,4 @@
-"""Many devices: which Lightning strategy, and how weights are spread over them.
+"""How Lightning trains: the strategy of many devices, how weights are spread, oneDNN's products.
 
 ``fsdp`` is FSDP2 (torch's ``fully_shard``) under Lightning's ``ModelParallelStrategy``. Lightning's
 ``FSDPStrategy`` is the older FSDP1: it refuses CPUs (2.6.6), so nothing of it could be tested
@@ -8,12 +8,15 @@ checkpoints for another number of devices suit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
 from torch.optim import Optimizer
@@ -27,6 +30,7 @@ from recap.models.checkpoints import (
     write_sharded,
 )
 from recap.models.finetune import causal_model
+from recap.models.precision import onednn_matmul
 
 
 def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> Strategy | str:
@@ -146,3 +150,26 @@ def shard(
         weights.fill(model, model)
         causal_model(model).tie_weights()
     fully_shard(module, **options)
+
+
+class OneDnnPrecision(Precision):
+    """Lightning's 32-true, with oneDNN's matrix products in steps of training and selection."""
+
+    precision = "32-true"
+
+    @contextmanager
+    def train_step_context(self) -> Iterator[None]:
+        """Multiply so in the forward of a step."""
+        with onednn_matmul(), super().train_step_context():
+            yield
+
+    @contextmanager
+    def val_step_context(self) -> Iterator[None]:
+        """Multiply so when the epoch is selected."""
+        with onednn_matmul(), super().val_step_context():
+            yield
+
+    def backward(self, tensor: Tensor, *arguments: Any, **options: Any) -> None:
+        """Multiply so in the backward."""
+        with onednn_matmul():
+            super().backward(tensor, *arguments, **options)

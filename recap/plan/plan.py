@@ -16,6 +16,7 @@ from recap.folds.run import Run
 from recap.models.backbone import build_skeleton
 from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import projections
+from recap.models.precision import describe, in_words, precision_warnings, settled_trainer
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable
@@ -416,7 +417,14 @@ def make_plan(
     if run is not None:
         workload = encode_prompts(run, *backbone_encoder(config, architecture))
     workload = workload or read_workload(config, architecture)
-    trainer, finetune = config.trainer, config.finetune
+    finetune, on_gpu = config.finetune, config.trainer.accelerator != "cpu"
+    trainer = settled_trainer(
+        config.trainer,
+        device="cuda" if on_gpu else "cpu",
+        has_bf16=True,
+        pretrained=finetune.method != "none" and bool(backbone.path or backbone.hub_id),
+    )
+    config = replace(config, trainer=trainer)
     n_devices = device_count(trainer) * trainer.nodes
     strategy: Strategy = "one" if n_devices == 1 else "ddp"
     setting = Setting(
@@ -430,7 +438,7 @@ def make_plan(
         strategy="fsdp" if trainer.strategy == "fsdp" else strategy,
         n_devices=n_devices,
         cpu_offload=trainer.cpu_offload,
-        on_gpu=trainer.accelerator != "cpu",
+        on_gpu=on_gpu,
     )
     decodes = any(training.test for training in workload.trainings)
     demand = Demand(
@@ -462,6 +470,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         "strategy": setting.strategy,
         "n_devices": setting.n_devices,
         "precision": setting.precision,
+        "matmul": config.trainer.matmul,
         "optimizer": setting.optimizer,
         "gradient_checkpointing": setting.gradient_checkpointing,
         "tokens": {
@@ -519,12 +528,13 @@ _KIND_TITLES = {
 
 def plan_report(plan: Plan) -> Report:
     """Return the plan as it is printed and written: the run, memory, operations, disk, verdict."""
+    wasted = precision_warnings(plan.config.trainer.precision, device="cuda", has_bf16=True)
     return Report(
         action="plan",
         title=f"Plan of {plan.config.run}",
         figures=plan_dict(plan),
         sheets=(_overview(plan), _memory(plan), _operations(plan), _disk(plan)),
-        notes=verdict(plan),
+        notes=(*verdict(plan), *(wasted if plan.demand.setting.on_gpu else ())),
     )
 
 
@@ -545,6 +555,7 @@ def verdict(plan: Plan) -> tuple[str, ...]:
 def _overview(plan: Plan) -> ReportTable:
     config, demand, tokens = plan.config, plan.demand, plan_dict(plan)["tokens"]
     setting, counts, group = demand.setting, demand.counts, demand.largest
+    numbers = describe(config.trainer, setting.optimizer)
     devices = str(setting.n_devices)
     if setting.strategy != "one":
         devices += f", {setting.strategy}"
@@ -556,7 +567,8 @@ def _overview(plan: Plan) -> ReportTable:
     )
     rows = [
         ("backbone", f"{config.backbone.name}, sizes from {demand.architecture.source}"),
-        ("tuning", f"{setting.method}, {setting.optimizer}, {setting.precision}"),
+        ("tuning", f"{setting.method}, {numbers['optimizer']}"),
+        ("precision", in_words(numbers)),
         ("parameters", f"{counts.total:,}"),
         ("tuned", f"{counts.trainable:,} ({100 * counts.trainable / total:.2f} %)"),
         ("devices", devices),

@@ -54,7 +54,7 @@ def prompt_folds(config: PromptedConfig, *, listener: FoldListener | None = None
         client = build_client(config.client, max_new_tokens=config.training.decoding.max_new_tokens)
     run = _read(config)
     # Before the folder: a backbone without weights should leave nothing behind.
-    local = LocalModel(config.training, run.task) if client is None else None
+    local = LocalModel(run.config, run.task) if client is None else None
     open_run(run)
     notes = [] if local is None else local.encoder.notes
     listener.prepared(run, [_model_line(config), *notes])
@@ -193,7 +193,7 @@ def _workload(config: PromptedConfig, run: Run) -> Counter[str]:
     model: PromptedModel = (
         RemoteModel(config, run.task)
         if config.remote
-        else LocalModel(config.training, run.task, dry_run=True)
+        else LocalModel(run.config, run.task, dry_run=True)
     )
     folds = [
         (run.examples(f.test), run.shots.get(f.index, ())) for f in _unfinished(run, run.parts)

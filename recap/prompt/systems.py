@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recap.cli.prompted import PromptedConfig, refuse_impossible
-from recap.config import RunConfig, autocast_dtype, weights_dtype
+from recap.config import RunConfig, weights_dtype
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError
 from recap.folds.prompts import estimated_tokens
 from recap.folds.run import backbone_files
 from recap.models.backbone import load_backbone, load_positions, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
+from recap.models.precision import mixed
 from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint, thinking_off
 from recap.prompt.logprobs import label_probabilities
 from recap.prompt.requests import (
@@ -35,6 +35,7 @@ from recap.prompt.requests import (
     usage_of,
 )
 from recap.records import Example, Usage
+from recap.system.processes import device_type
 from recap.tasks.answer import THOUGHT_MARK, UNREADABLE, cut_text
 from recap.tasks.task import Task
 
@@ -212,11 +213,7 @@ class LocalModel:
     @property
     def device(self) -> str:
         """Where the model runs."""
-        import torch
-
-        wanted = self._config.trainer.accelerator
-        use_gpu = wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
-        return "cuda" if use_gpu else "cpu"
+        return device_type(self._config.trainer)
 
     def answer(
         self,
@@ -263,7 +260,7 @@ class LocalModel:
         step = _BATCHES_BETWEEN_WRITES * decoding.batch_size
         for start in range(0, len(order), step):
             keys = order[start : start + step]
-            with self._precision():
+            with mixed(self._config.trainer.precision, self.device):
                 said = answerer.answer([prompts[key] for key in keys])
             for key, answer in zip(keys, map(_answered, said), strict=True):
                 self._cache.write(key, answer)
@@ -321,12 +318,6 @@ class LocalModel:
         # As Lightning turns weights: buffers keep their own type where weights do.
         turned = weights_dtype(config.trainer.precision, "")
         return model.to(device=device, dtype=getattr(torch, turned) if turned else None)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        import torch
-
-        mixed = autocast_dtype(self._config.trainer.precision)
-        return torch.autocast(self.device, getattr(torch, mixed)) if mixed else nullcontext()
 
 
 PromptedModel = RemoteModel | LocalModel

@@ -25,7 +25,7 @@ from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from recap.config import TrainerConfig
 from recap.errors import ConfigError, RecapError
@@ -65,6 +65,15 @@ def host_memory() -> int:
         with suppress(OSError, ValueError):
             found.append(int(file.read_text()))
     return min(found)
+
+
+def device_type(trainer: TrainerConfig) -> Literal["cpu", "cuda"]:
+    """Return what a run computes on; ``cuda`` where a GPU is asked for, though there be none."""
+    if trainer.accelerator != "auto":
+        return "cpu" if trainer.accelerator == "cpu" else "cuda"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def world_size(trainer: TrainerConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import pytest
@@ -92,6 +93,30 @@ def stepped(name: str, n_steps: int, *, stop_after: int | None = None) -> torch.
         optimizer.step()
         optimizer.zero_grad()
     return layer.weight.detach()
+
+
+def test_adamw_is_fused_everywhere_and_steps_as_torchs_loop_does() -> None:
+    layer = torch.nn.Linear(128, 64)
+    optimizer = build_optimizer(layer, OptimizerConfig(learning_rate=1e-3, weight_decay=0.01))
+    assert all(group["fused"] for group in optimizer.param_groups)
+    other = copy.deepcopy(layer)
+    # Biases do not decay; eps and betas are torch's defaults.
+    loop = torch.optim.AdamW(
+        [
+            {"params": [other.weight], "weight_decay": 0.01},
+            {"params": [other.bias], "weight_decay": 0.0},
+        ],
+        lr=1e-3,
+        foreach=False,
+    )
+    for step in range(6):
+        inputs = torch.randn(8, 128, generator=torch.Generator().manual_seed(step))
+        for model, taken in ((layer, optimizer), (other, loop)):
+            model(inputs).pow(2).mean().backward()
+            taken.step()
+            taken.zero_grad()
+    assert (layer.weight - other.weight).abs().max() <= 1e-6
+    assert (layer.bias - other.bias).abs().max() <= 1e-6
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from builders import read_json, read_jsonl
 from safetensors.torch import load_file
 from shrunk import IN_BLOCKS, write_family
@@ -21,6 +22,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from recap.config import TrainerConfig
 from recap.evaluate import __main__ as evaluate
 from recap.models.backbone import load_tiny
+from recap.models.precision import LARGEST_ERROR, LEAST_GAIN, probe_onednn
+from recap.plan import __main__ as plan
 from recap.predict import __main__ as predict
 from recap.prompt import __main__ as prompt
 from recap.records import Example, Turn
@@ -28,7 +31,7 @@ from recap.runs.history import History
 from recap.tasks.library import get_task
 from recap.train import __main__ as train
 
-OFFERED = typing.get_args(typing.get_type_hints(TrainerConfig)["precision"])
+OFFERED = sorted({*typing.get_args(typing.get_type_hints(TrainerConfig)["precision"])} - {"auto"})
 KEPT_IN = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 """Types of weights; those of all other precisions stay in float32."""
 # RMSNorm computes in float32 whatever comes in (transformers 5.23).
@@ -99,6 +102,83 @@ def plain_loss(model: Any, tokenizer: Any, ids: set[str]) -> float:
 
 def test_five_precisions_are_offered() -> None:
     assert set(OFFERED) == APART.keys()
+
+
+def test_a_run_on_a_cpu_is_in_float32_and_stays_in_what_it_was_begun_with(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = (f"data.path={corpus}", f"runs_dir={tmp_path}", "backbone=tiny")
+    plain = {"used": "32-true", "matmul": "default", "matmul_error": None, "matmul_speedup": None}
+    assert train.main([*RUN, *TRAINING, *place]) == 0
+    manifest = read_json(tmp_path / "r" / "manifest.json")
+    assert manifest["precision"] == {**plain, "optimizer": "adamw, fused"}
+    assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["trainer"]["precision"] == (
+        "32-true"
+    )
+    assert "mixed" not in capsys.readouterr().out
+    mixed = [*RUN, *TRAINING, *place, "run=mixed"]
+    assert train.main([*mixed, "trainer.precision=bf16-mixed"]) == 0
+    assert train.main([*mixed, "cv.fold=1"]) == 0
+    assert "         bf16-mixed\n" in capsys.readouterr().out
+    assert read_json(tmp_path / "mixed" / "manifest.json")["precision"]["used"] == "bf16-mixed"
+    assert train.main([*mixed, "cv.fold=1", "trainer.precision=32-true"]) == 2
+    said = capsys.readouterr().err
+    assert "trainer.precision ('bf16-mixed' there, '32-true' now); set run=NAME" in said
+
+
+def test_onednns_products_are_taken_as_the_probe_allows_and_said(
+    corpus: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe = probe_onednn()
+    asked = [*RUN, *TRAINING, f"data.path={corpus}", f"runs_dir={tmp_path}", "finetune=lora"]
+    asked += [f"backbone.path={weights}"]
+    for run, matmul in (("auto", "auto"), ("default", "default")):
+        assert train.main([*asked, f"run={run}", f"trainer.matmul={matmul}"]) == 0
+        found = read_json(tmp_path / run / "manifest.json")["precision"]["matmul"]
+        exact_and_faster = probe.error <= LARGEST_ERROR and probe.speedup >= LEAST_GAIN
+        assert found == ("onednn" if exact_and_faster and matmul == "auto" else "default")
+        said = "32-true, training with oneDNN's matrix products: "
+        assert (said in capsys.readouterr().out) == (found == "onednn")
+    code = train.main([*asked, "run=forced", "trainer.matmul=onednn"])
+    if probe.error > LARGEST_ERROR:
+        assert code == 2
+        assert "trainer.matmul=onednn: on this processor" in capsys.readouterr().err
+        return
+    assert code == 0
+    numbers = read_json(tmp_path / "forced" / "manifest.json")["precision"]
+    assert numbers["matmul"] == "onednn"
+    assert numbers["matmul_error"] == probe.error
+    # Answers of the untuned backbone do not depend on it.
+    for run, matmul in (("asked", "onednn"), ("asked-plainly", "default")):
+        settings = [*RUN, f"data.path={corpus}", f"runs_dir={tmp_path}", f"backbone.path={weights}"]
+        assert prompt.main([*settings, f"run={run}", f"trainer.matmul={matmul}"]) == 0
+    first, second = (
+        tmp_path / run / "fold0/predictions.jsonl" for run in ("asked", "asked-plainly")
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said", "warned"),
+    [
+        (["trainer=auto"], "bf16-mixed", False),
+        (["trainer=fsdp"], "bf16-mixed", False),
+        (["trainer=auto", "trainer.precision=32-true"], "32-true", True),
+        (["trainer=cpu", "trainer.matmul=default"], "32-true", False),
+    ],
+)
+def test_a_plan_says_what_a_run_computes_with(
+    overrides: list[str], said: str, warned: bool, tmp_path: Path, corpus: Path, capsys: Any
+) -> None:
+    chosen = [*RUN, f"data.path={corpus}", *overrides, f"out={tmp_path}"]
+    assert plan.main(chosen) == 0
+    figures = read_json(tmp_path / "plan.json")
+    assert (figures["precision"], figures["matmul"]) == (said, "default")
+    out = capsys.readouterr().out
+    assert ("trainer.precision=32-true on a GPU: several times slower" in out) == warned
+    table = (tmp_path / "plan.md").read_text(encoding="utf-8")
+    assert f"| precision | {said} |" in table
+    assert "| tuning | full, adamw, fused |" in table
 
 
 @pytest.mark.parametrize("batching", ["trunk", "packed", "padded"])
