@@ -28,7 +28,7 @@ from recap.models.backbone import load_backbone
 from recap.models.checkpoints import is_first_rank, whole_weights
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import causal_model, is_adapted, plain_name
-from recap.models.hub import hub_folder, read_adapter, read_tokenizer
+from recap.models.hub import hub_folder, local_path, read_adapter, read_tokenizer
 from recap.models.identity import digest_of, model_digests
 from recap.models.precision import mixed
 from recap.system.files import whole_folder
@@ -168,6 +168,9 @@ def _save_adapter(
         causal_model(model).save_pretrained(base, state_dict=plain)
         tokenizer.save_pretrained(base)
         config.base_model_name_or_path = str((folder / BASE_FOLDER).resolve())
+    elif local_path(named).exists():
+        # The model is used from other folders too.
+        config.base_model_name_or_path = str(local_path(named).resolve())
     try:
         # Embeddings are not tuned; by default peft looks the base up, on the hub too, to find out.
         model.save_pretrained(partial, state_dict=state, save_embedding_layers=False)
@@ -372,8 +375,8 @@ def _base_folder(folder: Path, base: str | Path | None) -> Path:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         base = config["base_model_name_or_path"]
     named = str(base)
-    if Path(named).exists():
-        return Path(named)
+    if local_path(named).exists():
+        return local_path(named)
     if _HUB_ID.fullmatch(named):
         return hub_folder(named, named, "")
     raise ConfigError(

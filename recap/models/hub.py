@@ -218,6 +218,8 @@ def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
         # that they were quantized.
         model = made[0] if isinstance(made, tuple) else made
         del model.config.quantization_config
+        # Adapters name their base by it: the file, not the folder that it lies in.
+        model.name_or_path = model.config._name_or_path = str(folder)
         model.hf_quantizer = None
     return made
 

@@ -158,6 +158,35 @@ def test_weights_that_are_cut_off_or_incomplete_are_refused(tmp_path: Path) -> N
         load_backbone(name="llama8b", family="llama", path=folder)
 
 
+@pytest.mark.parametrize(("dtype", "needed"), [("float32", "4398.1"), ("bfloat16", "2199.1")])
+def test_weights_that_do_not_fit_in_memory_are_refused_before_they_are_read(
+    tmp_path: Path, dtype: str, needed: str
+) -> None:
+    folder = shrunk.write_family(tmp_path / "model", "llama", tied=True)
+    file = folder / "config.json"
+    # Four matrices of 65,536 x 65,536, three of 65,536 x 262,144, in each of 16 layers: 2^40.
+    sizes = {"hidden_size": 1 << 16, "intermediate_size": 1 << 18, "num_hidden_layers": 16}
+    heads = {"num_attention_heads": 512, "num_key_value_heads": 512, "head_dim": 128}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **sizes, **heads}))
+    with pytest.raises(ConfigError) as caught:
+        load_backbone(name="huge", family="llama", path=folder, dtype=dtype)
+    said = str(caught.value)
+    found = float(said.partition(" take ")[2].split()[0])
+    # The embedding's rows come on top.
+    assert float(needed) < found < float(needed) * 1.001
+    assert dtype in said
+    assert "python -m recap.plan" in said
+    assert ("backbone.dtype=bfloat16" in said) == (dtype == "float32")
+
+
+@pytest.mark.parametrize("content", [b"hello", b"GGUF\3\0\0\0"])
+def test_a_gguf_file_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="mine.gguf: transformers cannot load this file"):
+        load_backbone(name="mine", family=None, path=file)
+
+
 def test_a_broken_configuration_is_named(tmp_path: Path) -> None:
     folder = shrunk.write_family(tmp_path / "weights", "qwen2")
     (folder / "config.json").write_text("{")

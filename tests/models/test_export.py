@@ -84,6 +84,19 @@ def test_plain_peft_loads_an_adapter_with_identical_logits(tmp_path: Path, famil
     assert not list((tmp_path / "model").glob("model*.safetensors")), "only the adapter is saved"
 
 
+def test_an_adapter_finds_a_base_that_was_named_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrunk.write_family(tmp_path / "source", "llama")
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = load_backbone(name="any", family=None, path="source")
+    model = tuned(model, "lora")
+    save(model, tokenizer, tmp_path / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert_same(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model"), model)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_an_adapter_on_a_base_made_on_the_spot_brings_its_base(tmp_path: Path, tied: bool) -> None:
     tokenizer = shrunk.qwen2_tokenizer()
