@@ -90,11 +90,6 @@ def test_quotation_marks_and_half_characters_do_not_hide_a_label() -> None:
     [
         # A label that is not among the alternatives.
         [*sure("Behavior: "), ("change", {"change": 0.9, "neutral": 0.1})],
-        # One that begins as several labels do, with more than a hundredth.
-        [
-            *sure("Behavior:"),
-            (" change", {" change": 0.5, " ": 0.1, " neutral": 0.2, " sustain": 0.2}),
-        ],
         # No label, another spelling, a thought, words before the answer.
         sure("Behavior: none"),
         [*sure("Behavior: "), ("Change", {"Change": 0.5, "neutral": 0.3, "sustain": 0.2})],
@@ -105,6 +100,15 @@ def test_quotation_marks_and_half_characters_do_not_hide_a_label() -> None:
 )
 def test_what_does_not_tell_of_every_label_gives_no_probabilities(places: list[Place]) -> None:
     assert probabilities(*places) is None
+
+
+def test_labels_that_part_later_than_the_alternatives_show_have_no_probabilities() -> None:
+    task = builtin_task("fine_grained")
+    # " Denying - " begins several labels, and which of them is not told.
+    here: Place = (" Arguing - ", {" Arguing - ": 0.6, " Denying - ": 0.4})
+    then: Place = ("Challenging", {"Challenging": 0.7, "Discounting": 0.3})
+    assert task.written("Challenging") == "Arguing - Challenging"
+    assert probabilities(*sure("Behavior:"), here, then, task="fine_grained") is None
 
 
 @pytest.mark.parametrize(
