@@ -121,9 +121,8 @@ def _option_at(location: tuple[int | str, ...], values: Any, *, absent: bool) ->
     """Return an option's dotted name; what names no place in the values is pydantic's own."""
     kept = []
     for part in location:
-        is_list = isinstance(values, list | tuple)
-        known = range(len(values)) if is_list else values if isinstance(values, Mapping) else ()
-        if part in known:
+        places = range(len(values)) if isinstance(values, list | tuple) else values
+        if isinstance(places, Mapping | range) and part in places:
             values = values[part]
             kept.append(str(part))
     kept += [str(location[-1])] if absent else []

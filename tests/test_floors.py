@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runs", "folds"),
     ("cli",),
     ("train", "prompt", "evaluate", "predict", "report", "corpus", "insights", "plan", "audit"),
-    ("__init__",),
+    ("__init__", "__main__"),
 )
 VERBS = frozenset(LAYERS[-2])
 

@@ -11,7 +11,7 @@ import json
 import re
 import typing
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -67,7 +67,9 @@ _ELSEWHERE = {
 """What other tools call our options."""
 
 _FLAGS = {
-    **dict.fromkeys(("-h", "--help", "--hydra-help", "-m", "--multirun", "-r", "--run"), False),
+    **dict.fromkeys(
+        ("-h", "--help", "--options", "--hydra-help", "-m", "--multirun", "-r", "--run"), False
+    ),
     **dict.fromkeys(("--resolve", "--version", "-i", "--info", "-sc"), False),
     **dict.fromkeys(("-c", "--cfg", "-cd", "--config-dir", "-p", "--package"), True),
 }
@@ -80,6 +82,7 @@ class Kind:
 
     text: bool = False
     number: bool = False
+    whole: bool = False
     null: bool = False
     flag: bool = False
     anything: bool = False
@@ -96,14 +99,15 @@ class Kind:
         return self.value is not None and not self.value.anything and not scalar
 
 
-_READER_OPTIONS = {
-    "speakers": Mapping[str, str],
-    "label_names": Mapping[str, str],
-    "columns": Mapping[str, str | bool | None],
-    "meta": list[str],
-    "sheet": str | None,
-    "delimiter": str | None,
+READER_OPTIONS: Mapping[str, tuple[Any, str]] = {
+    "speakers": (Mapping[str, str], "Names of speakers: counselor, client, other or text."),
+    "label_names": (Mapping[str, str], "What labels stand for that are numbers in the file."),
+    "columns": (Mapping[str, str | bool | None], "Names of columns or keys, by what they hold."),
+    "meta": (list[str], "Columns whose values are carried along."),
+    "sheet": (str | None, "Sheet of an Excel file; null: the first that is shown."),
+    "delimiter": (str | None, "What stands between cells of a CSV file; null: found out."),
 }
+"""Options that readers share, each with its values and its meaning."""
 
 
 def _kind(annotation: Any) -> Kind:
@@ -122,6 +126,7 @@ def _kind(annotation: Any) -> Kind:
     return Kind(
         text=annotation is str,
         number=annotation in (int, float),
+        whole=annotation is int,
         null=annotation is type(None),
         flag=annotation is bool,
         anything=annotation is Any,
@@ -134,24 +139,27 @@ def schema_of(command: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def fields_of(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the options of a section of a configuration: name, annotation and own section."""
+    for key, annotation in typing.get_type_hints(section, include_extras=True).items():
+        either = [one for one in typing.get_args(annotation) if isinstance(one, type)]
+        inner = next(filter(dataclasses.is_dataclass, either), annotation)
+        if dataclasses.is_dataclass(inner):
+            yield from fields_of(
+                inner, prefix if key in ("training", "prompted") else f"{prefix}{key}."
+            )
+        else:
+            yield prefix + key, annotation, section
+
+
 @cache
 def options_of(command: str) -> Mapping[str, Kind]:
     """Return every option of a command and its kind; those below a mapping are not listed."""
-    found: dict[str, Kind] = {}
-
-    def add(section: Any, prefix: str) -> None:
-        for key, annotation in typing.get_type_hints(section, include_extras=True).items():
-            either = [one for one in typing.get_args(annotation) if isinstance(one, type)]
-            inner = next(filter(dataclasses.is_dataclass, either), annotation)
-            if dataclasses.is_dataclass(inner):
-                add(inner, prefix if key in ("training", "prompted") else f"{prefix}{key}.")
-            else:
-                found[prefix + key] = _kind(annotation)
-
-    add(schema_of(command), "")
+    found = {key: _kind(annotation) for key, annotation, _ in fields_of(schema_of(command))}
     if "data.options" in found:
-        found |= {f"data.options.{key}": _kind(a) for key, a in _READER_OPTIONS.items()}
-    others = ("baseline", "task_given", *(["dry_run"] if command == "plan" else []))
+        found |= {f"data.options.{key}": _kind(a) for key, (a, _) in READER_OPTIONS.items()}
+    others = ["baseline", "task_given", *(["dry_run"] if command == "plan" else [])]
+    others += [] if command in PROMPTING else OF_PROMPT_ALONE
     return MappingProxyType({key: kind for key, kind in found.items() if key not in others})
 
 

@@ -72,8 +72,7 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     """Compose the configuration that ``argv`` describes, run the job on it, return the exit code.
 
     ``-m`` runs one job for every combination, then ``after_sweep`` once on all configurations; a
-    sweep is composed as a whole before its first job starts. ``--help``, ``--cfg`` and the like are
-    Hydra's.
+    sweep is composed as a whole before its first job starts. ``--cfg`` and the like are Hydra's.
     """
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
@@ -91,14 +90,24 @@ def _run(command: Command[Config], given: Sequence[str]) -> int:
     flags, overrides = understood(command.name, given, all_folders)
     if "--version" in flags:
         return print_version()
+    asked = {"-h", "--help", "--options"}.intersection(flags)
     parser = get_args_parser()
     # Hydra itself cannot read flags that stand between overrides.
-    ordered = [*flags, *overrides]
+    ordered = [*(flag for flag in flags if flag not in asked), *overrides]
     try:
         with redirect_stderr(io.StringIO()):
             arguments = parser.parse_args(ordered)
     except SystemExit:
         raise ConfigError(f"{' '.join(flags)}: there is no such flag; see --help") from None
+    if asked:
+        from recap.cli.compose import compose
+        from recap.cli.help import help_page, options_page
+
+        values, _ = compose(command.name, overrides, arguments.config_dir)
+        folders = all_folders(arguments.config_dir)
+        told = options_page(command.name, values) if "--options" in asked else ""
+        print(printable(told or help_page(command.name, folders)))
+        return 0
     return _dispatch(arguments, ordered, command)
 
 
@@ -139,6 +148,9 @@ def exit_message() -> str:
 
 def report_error(error: Exception, run: str = "") -> int:
     """Print what is to be said of an error, and return its exit code."""
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as in recap train --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     if not isinstance(error, RecapError):
         error = disk_error(error) or error
     if isinstance(error, RecapError):
@@ -180,7 +192,7 @@ def _signal_code(stop: BaseException) -> int | None:
 def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[Config]) -> int:
     if arguments.multirun:
         return _sweep(arguments, argv, command)
-    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
+    if arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
             command.load(arguments.overrides, arguments.config_dir)
         elif arguments.overrides:
@@ -304,7 +316,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     code: int = import_module(f"recap.{verb}.__main__").main(arguments)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -304,8 +304,8 @@ def _refuse_other(
 ) -> None:
     """Refuse an output that was not made by this job, naming what differs."""
     if state is None:
-        written = job.part.exists() and job.part.stat().st_size
-        if job.resume and written and not state_file(job.part).exists():
+        is_filled = job.part.exists() and job.part.stat().st_size
+        if job.resume and is_filled and not state_file(job.part).exists():
             raise ConfigError(
                 f"{job.part}: is there already, and no {state_file(job.part).name} says what it "
                 "is; name another output, or overwrite it with resume=never"

@@ -197,6 +197,9 @@ def test_an_option_is_understood_however_it_is_typed(
         ("train rationale=maybe", "rationale: has to be true or false, not 'maybe'"),
         ("train prompt.history=ful", "not 'ful' (did you mean 'full'?)"),
         ("train optimizer.betas=[1,2,3]", "has to be a list of at most 2, not a list of 3"),
+        ("train optimizer.betas=0.9", "optimizer.betas: has to be a longer list, not a list of 1"),
+        ("train batch_size=4", "there is no such option; write global_batch_size=4"),
+        ("train task.labels=[Sulking]", "taxonomy 'psyfire' has no category 'Sulking'"),
         ("train data=table data.path=[a,b]", "takes one file, a folder, or a pattern"),
         ("train run=a/b", "run: has to be the name of one folder"),
         ("train lr=1e-5", "lr: there is no such option; write optimizer.learning_rate=1e-5"),
@@ -255,6 +258,21 @@ def test_what_cannot_be_meant_is_answered_in_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert said in one_error(capsys, *typed.split(" "))
+
+
+@pytest.mark.parametrize("verb", ["corpus describe", "train", "plan"])
+def test_a_file_without_its_option_is_answered_with_it(
+    verb: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my talk.csv").touch()
+    said = one_error(capsys, *verb.split(), "my talk.csv")
+    assert said == (
+        'my talk.csv: stands without an option; write data=table data.path="my talk.csv"'
+    )
 
 
 @pytest.mark.parametrize(
@@ -378,7 +396,7 @@ def test_the_console_script_takes_what_a_shell_hands_over(
 ) -> None:
     (tmp_path / "Gespräch 3.csv").write_text(TALK, encoding="utf-8")
     line = (
-        f"{sys.executable} -m recap.cli.command corpus describe data=table "
+        f"{sys.executable} -m recap corpus describe data=table "
         "data.path=Gespräch\\ 3.csv task=annomi_talk "
         "data.options.speakers={T: counselor, C: client}"
     )
@@ -392,3 +410,12 @@ def test_the_console_script_takes_what_a_shell_hands_over(
     )
     assert done.returncode == 0, done.stderr
     assert "Gespräch 3.csv: 2 counselor, 2 client and 0 other turns" in done.stdout
+
+
+def test_a_page_that_is_not_read_to_its_end_is_no_error(project_root: Path) -> None:
+    line = f"set -o pipefail; {sys.executable} -m recap train --options | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(project_root)}
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.stdout, done.stderr) == ("task.name: text = fine_grained\n", "")

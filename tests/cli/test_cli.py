@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recap.cli import command as cli
+from recap.cli.arguments import options_of
 from recap.cli.command import ended_by_sigterm, with_exit_code
 
 
@@ -55,6 +57,31 @@ def test_help_explains_groups_and_examples_without_loading_torch(
     }
     assert shown[verb] in done.stdout
     assert done.stdout.rstrip().endswith("False")
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_fits_two_screens_and_options_tells_of_each_what_it_takes_and_means(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert len(page.splitlines()) <= 90
+    assert "Examples" in page
+    assert cli.main([verb, "--options"]) == 0
+    told = capsys.readouterr().out
+    blocks = re.split(r"\n(?! )", told.rstrip())
+    assert {block.partition(":")[0] for block in blocks} == set(options_of(verb))
+    assert [block for block in blocks if "\n    " not in block] == []
+    assert not re.search(r"None|``|:class:|\bdict\b|\bstr\b|pydantic", told)
+
+
+def test_options_shows_what_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--options", "task=binary", "cv.folds=3"]) == 0
+    told = capsys.readouterr().out
+    assert "\ncv.folds: whole number = 3\n" in told
+    assert "\ncv.fold: all | final | whole number = all\n" in told
+    assert "task.name: text = binary\n" in told
+    assert "\noptimizer.betas: [number, ...] = [0.9, 0.999]\n    Decay rates" in told
 
 
 def test_sigterm_ends_a_command_with_143_and_says_how_to_go_on(

@@ -176,6 +176,19 @@ def test_what_the_user_can_mend_ends_with_2(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "xlsx"])
+def test_a_command_that_failed_before_its_first_row_may_be_corrected(
+    ending: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_rows(tmp_path / "in.jsonl", as_row(TALK))
+    given = [f"model={model}", f"input={source}", f"output={tmp_path / f'out.{ending}'}"]
+    assert predict.main([*given, "threshold={Resistence: 0.3}"]) == 2
+    assert "threshold: 'Resistence' is not one of two labels" in capsys.readouterr().err
+    assert predict.main([*given, "threshold={Resistance: 0.3}"]) == 0
+    assert predict.main([*given, "threshold={Resistance: 0.4}"]) == 2
+    assert "was made from another input or with other options" in capsys.readouterr().err
+
+
 def test_what_no_output_could_give_back_is_rejected_by_name(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,7 +238,7 @@ def test_help_names_the_choices_and_loads_no_torch(tmp_path: Path, project_root:
     )
     for group in ("data", "decoding"):
         choices = sorted(file.stem for file in (project_root / "conf" / group).glob("*.yaml"))
-        assert f"{group}: {', '.join(choices)}" in done.stdout
+        assert f"{group}: {', '.join(choices)}" in " ".join(done.stdout.split())
     assert "python -m recap.predict " in done.stdout
     assert done.stdout.rstrip().endswith("False")
 
