@@ -29,7 +29,7 @@ MODELS = {
     "apertus": "Apertus",
     "arcee": "AFM",
     "ernie4_5": "ERNIE 4.5",
-    "exaone4": "EXAONE 4 (1.2B)",
+    "exaone4": "EXAONE 4",
     "gemma": "Gemma",
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3 (270M, 1B)",
@@ -37,10 +37,10 @@ MODELS = {
     "glm4": "GLM-4-0414",
     "granite": "Granite 3",
     "llama": "Llama 2 to 3.3, SmolLM2, Yi",
-    "mistral": "Mistral 7B v0.3, Mistral Small (text), Nemo",
+    "mistral": "Mistral 7B, Mistral Small (text), Nemo",
     "mixtral": "Mixtral",
     "olmo2": "OLMo 2",
-    "olmo3": "OLMo 3 without windows",
+    "olmo3": "OLMo 3",
     "phi3": "Phi-3, Phi-4, Phi-4-mini",
     "qwen2": "Qwen2, Qwen2.5, QwQ",
     "qwen3": "Qwen3 (0.6B to 32B)",
@@ -57,10 +57,10 @@ made by `python benchmarks/architectures.py docs/architectures.md`, on shrunk ra
 loads real ones (torch {torch}, transformers {transformers}).
 
 A batching that is marked has the loss and the gradients of one plain forward an example; the number is the largest
-difference of all gradients, relative to them, in float64 (models with experts: float32). `trunk` computes the
-constant prompt once for all examples, `packed` puts examples side by side, `padded` fills them up. `batching=auto` takes
-the first of them that is exact, and says why it is not an earlier one. Where the answers come from `rows`, constant
-prompts are encoded once and all labels scored together; elsewhere from transformers' own `generate`: the same answers,
+difference of all gradients, relative to them, in float64 (models with experts: float32). `trunk` computes once
+what examples begin with, `packed` puts examples side by side, `padded` fills them up. `batching=auto` takes
+the first of them that is exact, and says why it is not an earlier one. Where the answers come from `rows`, what
+prompts share is encoded once and all labels scored together; elsewhere from transformers' own `generate`: the same answers,
 slower.
 
 | `model_type` | for example | `trunk` | `packed` | `padded` | answers | adapters on |
