@@ -83,7 +83,7 @@ def precision_warnings(precision: str, *, device: str, has_bf16: bool | None = N
         return []
     slow = (
         "trainer.precision=32-true on a GPU: several times slower than bf16-mixed, which keeps "
-        "weights in float32 too and is taken where trainer.precision is left out"
+        "weights in float32 too and is what a new run takes by itself"
     )
     return [slow]
 
