@@ -359,7 +359,7 @@ def test_help_names_every_action_and_every_choice(
     for group in ("data", "task"):
         choices = sorted(file.stem for file in (project_root / "conf" / group).glob("*.yaml"))
         assert choices
-        assert f"\n{group}: {', '.join(choices)}\n" in printed
+        assert f" {group}: {', '.join(choices)} " in " ".join(printed.split())
 
 
 def test_every_action_has_its_options_in_the_configuration(project_root: Path) -> None:

@@ -28,7 +28,16 @@ def plan(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("chosen", [(*SERVER, *PRICES), ("client=local",)], ids=["server", "local"])
+SHORT = ("client=local", "prompt.history=full", "prompt.max_tokens=100")
+CHOSEN = {
+    "server": (*SERVER, *PRICES),
+    "local": ("client=local",),
+    "short": SHORT,
+    "turns": (*SHORT, "prompt.cut=turns"),
+}
+
+
+@pytest.mark.parametrize("chosen", CHOSEN.values(), ids=CHOSEN.keys())
 @pytest.mark.parametrize("shots", [0, 1])
 def test_the_plan_counts_what_a_dry_run_would_send(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: tuple[str, ...], shots: int
