@@ -105,7 +105,7 @@ def test_of_a_server_neither_memory_nor_time_is_said(tmp_path: Path) -> None:
     [
         (("client=openai",), "client=openai needs a model: set client.model=NAME"),
         ((*SERVER, "finetune=lora"), "finetune=lora: recap.prompt trains nothing"),
-        ((*SERVER, "decoding=scored"), "decoding=scored reads a model's probabilities"),
+        ((*SERVER, "decoding=scored"), "decoding=scored reads what a model thinks"),
         ((*SERVER, "plan.tokenizer=nowhere"), "nowhere"),
         ((*SERVER, "client.modl=x"), "client.modl"),
         (("client=opanai",), "did you mean 'openai'?"),
