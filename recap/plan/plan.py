@@ -13,7 +13,7 @@ from recap.config import KeepModels, RunConfig, check_combinations
 from recap.data.batches import Batching
 from recap.data.layout import shared_in_order
 from recap.folds.run import Run
-from recap.models.backbone import build_skeleton
+from recap.models.backbone import build_skeleton, positions_of
 from recap.models.engine.loss import BatchingChoice, choose_batching
 from recap.models.finetune import projections
 from recap.models.precision import describe, in_words, precision_warnings, settled_trainer
@@ -415,7 +415,8 @@ def make_plan(
     skeleton = build_skeleton(architecture.config)
     choice = choose_batching(skeleton, config.batching)
     if run is not None:
-        workload = encode_prompts(run, *backbone_encoder(config, architecture))
+        positions = positions_of(architecture.config)
+        workload = encode_prompts(run, *backbone_encoder(config, architecture), positions=positions)
     workload = workload or read_workload(config, architecture)
     finetune, on_gpu = config.finetune, config.trainer.accelerator != "cpu"
     trainer = settled_trainer(

@@ -24,11 +24,11 @@ from recap.data.batches import (
     plan_scoring,
     require_fit,
 )
-from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
+from recap.data.encode import ChatEncoder, EncodedExample, Encoding, encode_examples
 from recap.folds.run import Run, check_fold, read_run
 from recap.models.backbone import positions_of, torch_dtype
 from recap.plan.architecture import Architecture, ParameterCounts, find_tokenizer
-from recap.records import Message
+from recap.records import Example, Message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,14 +211,15 @@ class RunWorkload:
     """How tokens were counted, in words."""
 
 
-def encode_prompts(run: Run, encoder: Any, counted_by: str) -> RunWorkload:
+def encode_prompts(
+    run: Run, encoder: Any, counted_by: str, *, positions: int | None = None
+) -> RunWorkload:
     """Return the examples of a prompted run in tokens, under the shots of their fold."""
     trainings = []
     for index in run.parts:
         fold = run.folds[int(index)]
-        shots, limit = run.shots.get(fold.index, ()), run.config.prompt.max_tokens
-        test = encode_examples(
-            run.examples(fold.test), run.task, encoder, max_tokens=limit, shots=shots
+        test = _encoded(
+            run, encoder, run.examples(fold.test), positions, run.shots.get(fold.index, ())
         ).examples
         trainings.append(
             PlannedTraining(train=(), select=(), test=test, prefix=common_prefix(test))
@@ -228,6 +229,26 @@ def encode_prompts(run: Run, encoder: Any, counted_by: str) -> RunWorkload:
         examples=tuple(example for part in trainings for example in part.test),
         prefix=min(part.prefix for part in trainings),
         counted_by=counted_by,
+    )
+
+
+def _encoded(
+    run: Run,
+    encoder: Any,
+    examples: Sequence[Example],
+    positions: int | None,
+    shots: Sequence[Example] = (),
+) -> Encoding:
+    """Return examples in tokens, cut as the run itself cuts them."""
+    return encode_examples(
+        examples,
+        run.task,
+        encoder,
+        max_tokens=run.config.prompt.max_tokens,
+        positions=positions,
+        max_new_tokens=run.config.decoding.max_new_tokens,
+        cut=run.config.prompt.cut,
+        shots=shots,
     )
 
 
@@ -241,15 +262,7 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
     check_fold(config.cv)
     run = read_run(config)
     encoder, counted_by = backbone_encoder(config, architecture)
-    encoding = encode_examples(
-        run.examples(),
-        run.task,
-        encoder,
-        max_tokens=config.prompt.max_tokens,
-        positions=positions_of(architecture.config),
-        max_new_tokens=config.decoding.max_new_tokens,
-        cut=config.prompt.cut,
-    )
+    encoding = _encoded(run, encoder, run.examples(), positions_of(architecture.config))
     run = replace(run, encoding=encoding)
     prefix = common_prefix(encoding.examples)
     if config.cv.fold == "final":
