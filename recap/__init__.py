@@ -29,7 +29,7 @@ _HOMES = {
     "fit_fold": "recap.folds.tuned",
     "register_task": "recap.tasks.library",
     "Detector": "recap.runs.detector",
-    "DataModule": "recap.data.batches",
+    "DataModule": "recap.data.loaders",
     "ResponseModule": "recap.models.module",
     "CategoryScores": "recap.metrics.category_scores",
     "RecapWarning": "recap.errors",

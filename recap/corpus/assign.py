@@ -147,7 +147,7 @@ def read_predictions(option: str, path: str) -> dict[str, Prediction]:
 
 
 def assign_examples(config: CorpusConfig) -> Report:
-    """Return who annotates which client turn, with the batches as further files."""
+    """Return who annotates what, with the batches; a ``ConfigError`` without ``out``."""
     options = config.assign
     if config.out is None:
         raise ConfigError("action=assign: needs out=FOLDER, where the batches go")

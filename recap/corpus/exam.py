@@ -244,7 +244,7 @@ _CONFUSIONS_SHOWN = 10
 
 
 def exam(config: CorpusConfig) -> Report:
-    """Return accuracies, who is selected, and a feedback sheet for each candidate."""
+    """Return accuracies, who is selected, and feedback; a ``DataError`` without correct labels."""
     options = config.exam
     rule: Any = {"top": options.top, "min_last": options.min_last, "ddof": options.ddof}
     if options.scores is not None:

@@ -243,7 +243,7 @@ _ORDERS: dict[str, tuple[Order, ...]] = {
 
 
 def lexicon(config: CorpusConfig) -> Report:
-    """Return the terms with the highest z-scored log-odds of each label of the task."""
+    """Return each label's terms of highest z-scored log-odds; a ``DataError`` for one label."""
     options = config.lexicon
     contrast = _contrast(config)
     name, segment = segmenter(options.segmenter)

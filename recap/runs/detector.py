@@ -331,7 +331,11 @@ class Detector:
         return Session(self, session)
 
     def prompt_ids(self, talk: Talk) -> tuple[int, ...]:
-        """Return the token ids that the (first) model sees for the last client turn."""
+        """Return the ids of the (first) model's prompt for the last client turn.
+
+        Raises:
+            DataError: When no client turn has a text.
+        """
         spoken = [e for e in self.utterances(talk, 0) if e.response.strip()]
         if not spoken:
             raise DataError("the dialogue has no client turn with a text, so there is no prompt")

@@ -139,7 +139,7 @@ def open_run_folder(
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Return the configuration that a run was made with, less :data:`PROMPTED_KEYS`."""
+    """Return a run's configuration, less :data:`PROMPTED_KEYS`; a ``DataError`` for no run."""
     file = folder / "config.yaml"
     if not file.is_file():
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
@@ -170,7 +170,7 @@ def best_fold(folder: RunFolder) -> FoldFolder | None:
 
 
 def model_folder(folder: RunFolder) -> Path:
-    """Return the model that a run stands for: ``final``, else that of the best fold."""
+    """Return a run's ``final`` model, else its best fold's; a ``ConfigError`` without one."""
     if folder.final.model.is_dir():
         return folder.final.model
     best = best_fold(folder)
@@ -206,7 +206,7 @@ def remove_models(folder: RunFolder, *, keep: Literal["all", "best", "none"]) ->
 
 
 def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
-    """Refuse a folder whose finished folds were made with other data or another partition."""
+    """Raise a ``DataError`` for finished folds that were made with other data or partitions."""
     manifest = folder.read_manifest()
     for name, value in hashes.items():
         if manifest.get(name, value) != value:

@@ -39,6 +39,10 @@ ADVERTISED = ("litlogger", "GPU available", "weights_only", "num_workers", "Load
 ON_RESULTS = ("This corpus is synthetic", "times a session lies in test", "hold no label")
 
 
+def test_every_public_name_is_there() -> None:
+    assert len({getattr(recap, name) for name in recap.__all__}) == len(recap.__all__)
+
+
 def run_script(
     folder: Path, root: Path, *arguments: str, python: tuple[str, ...] = (), end: str = ""
 ) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ def plan(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     return found
 
 
-SHORT = ("client=local", "prompt.history=full", "prompt.max_tokens=100")
+SHORT = ("client=local", "prompt.history=full", "prompt.max_tokens=180")
 CHOSEN = {
     "server": (*SERVER, *PRICES),
     "local": ("client=local",),
