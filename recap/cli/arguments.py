@@ -20,6 +20,7 @@ from types import MappingProxyType, UnionType
 from typing import Any
 
 from recap.data.names import identity
+from recap.data.readers.files import READER_BY_ENDING
 from recap.errors import ConfigError, did_you_mean
 
 SCHEMAS: Mapping[str, str] = {
@@ -45,14 +46,6 @@ _FIRST_WORD = {"corpus": "action", "insights": "action", "report": "runs", "pred
 
 _FILES = {"predict": ("input", "data.path"), "insights": ("data.path",)}
 """Of commands that choose ``data`` by a file's ending: the options that name it."""
-
-READER_BY_ENDING = {
-    **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "table"),
-    ".txt": "transcript",
-    ".vtt": "vtt",
-    ".srt": "vtt",
-}
-"""``data`` by a file's ending; anything else is ``dialogues``."""
 
 _ENDINGS = {"data": (*READER_BY_ENDING, ".jsonl", ".json"), "backbone": (".gguf",)}
 """Endings of files that are no names of choices."""

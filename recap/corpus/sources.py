@@ -265,9 +265,9 @@ def token_counter(name: str | None) -> Callable[[str], int] | None:
         try:
             tokenizer = Tokenizer.from_file(str(path))
         # The tokenizers library (0.22) raises bare Exception for whatever it cannot read.
-        except Exception as error:  # noqa: BLE001
+        except Exception:  # noqa: BLE001
             raise ConfigError(
-                f"describe.tokenizer={name}: {path} is no tokenizer ({type(error).__name__})"
+                f"describe.tokenizer={name}: {path} is no tokenizer; name another tokenizer.json"
             ) from None
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 

@@ -119,11 +119,12 @@ def chosen_source(config: EvaluateConfig) -> Scored:
     }
     chosen = [source for source, given in named.items() if given]
     if len(chosen) != 1 or (named["cascade"] and not all(stages)):
-        given = " and ".join("binary/fine_grained" if c == "cascade" else c for c in chosen)
+        names = ("model", "predictions", "method", "binary", "fine_grained")
+        given = ", ".join(name for name in names if getattr(config, name) is not None)
         raise ConfigError(
-            f"{given or 'nothing'} given to score; give exactly one of model=FOLDER, "
-            "predictions=FILE, method=tfidf, method=encoder, or binary=RUN_FOLDER together with "
-            "fine_grained=RUN_FOLDER"
+            "name one thing to score: model=FOLDER, predictions=FILE, method=tfidf, "
+            "method=encoder, or binary=RUN_FOLDER and fine_grained=RUN_FOLDER (given: "
+            f"{given or 'none'})"
         )
     if named["method"] and config.out is not None:
         raise ConfigError(

@@ -152,9 +152,9 @@ def read_confusion(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"{file}: cannot be read as JSON ({type(error).__name__})") from error
+            raise DataError(f"{file}: is not JSON; name a run, or its scores.json") from error
         if not isinstance(data, dict):
-            raise DataError(f"{file}: is no scores.json")
+            raise DataError(f"{file}: is no scores.json; name a run, or its scores.json")
         scores.append(scores_from_dict(data, source=str(file)))
     if any(score.labels != scores[0].labels for score in scores):
         raise DataError(f"{path}: its folds have different labels; name one run")

@@ -185,7 +185,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
     options = config.study_materials
     for name, pair in (("groups", options.groups), ("phases", options.phases)):
         if len(set(pair)) < 2:
-            raise ConfigError(f"study_materials.{name}: has one name twice; give two")
+            raise ConfigError(f"study_materials.{name}: is twice the same; give two names")
     source = read_source(config)
     drawn_from, wanted = source.annotated.utterances, _wanted(source, options)
     scenarios = draw_scenarios(drawn_from, wanted, seed=config.seed)

@@ -173,7 +173,7 @@ def _prediction(line: str) -> Prediction:
             raise DataError(f"{name}: missing, add it (null where there is none)")
         expected, fits = _FORMS[name]
         if not fits(row[name]):
-            raise DataError(f"{name}: {type(row[name]).__name__} found, give {expected}")
+            raise DataError(f"{name}: is of the wrong kind, give {expected}")
     return Prediction(**{name: row[name] for name in PREDICTION_FIELDS})
 
 

@@ -447,8 +447,8 @@ def _readable(path: Path) -> Iterator[None]:
             return
     except _UNREADABLE as error:
         raise ConfigError(
-            f"{path}: this checkpoint cannot be read ({type(error).__name__}), so the fold cannot "
-            "go on from it; resume=never trains the fold again"
+            f"{path}: this checkpoint cannot be read, so the fold cannot go on from it; "
+            "resume=never trains the fold again"
         ) from error
     raise ConfigError(
         f"{path}: this checkpoint {fault}, so the fold cannot go on from it; "

@@ -95,7 +95,7 @@ def read_settings(folder: Path) -> ModelSettings | None:
     except pydantic.ValidationError as error:
         reason = explain_faults(error, ModelSettings, values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
-        reason = str(error)
+        reason = str(error) if isinstance(error, ConfigError) else "it is damaged"
     raise ConfigError(
         f"{file}: cannot be used ({reason}); copy it again from where the model was trained"
     )

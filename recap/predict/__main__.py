@@ -38,10 +38,14 @@ def _job(config: PredictConfig) -> AnnotationJob:
 
     data, decoding = config.data, config.decoding
     path = config.input or data.path
-    if path is None or config.output is None:
-        missing = [] if path else ["the file to annotate with input=FILE"]
-        written = "the file to write with output=FILE.jsonl, FILE.csv or FILE.xlsx"
-        missing += [] if config.output else [written]
+    stages = (config.model, config.binary, config.fine_grained)
+    needed = {
+        "the file to annotate with input=FILE": path,
+        "the file to write with output=FILE.jsonl, FILE.csv or FILE.xlsx": config.output,
+        "the model with model=FOLDER (or binary=FOLDER fine_grained=FOLDER)": any(stages) or None,
+    }
+    missing = [what for what, given in needed.items() if given is None]
+    if path is None or config.output is None or missing:
         raise ConfigError(f"name {' and '.join(missing)}")
     if config.shard is not None and config.engine == "ray":
         raise ConfigError("engine=ray makes parts itself; leave shard out")

@@ -66,7 +66,7 @@ def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
     ``ConfigError`` where there is no model, or a baseline's.
     """
     if not path.is_dir():
-        raise ConfigError(f"{path}: there is no such folder; give a run's or a model's")
+        raise ConfigError(f"{path}: there is no such folder; give that of a run or a model")
     if _holds_model(path):
         return path
     if (path / "config.yaml").is_file():

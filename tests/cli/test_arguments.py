@@ -241,6 +241,8 @@ def test_an_option_is_understood_however_it_is_typed(
         ("predict threshold={Resistance:x}", "threshold.Resistance: has to be a number, not 'x'"),
         ("predict task=binary", "task: there is no such option"),
         ("predict talks.txt", "name the file to write with output="),
+        ("predict talks.txt output=o.csv", "name the model with model=FOLDER"),
+        ("evaluate binary=runs/B", "name one thing to score: model=FOLDER, predictions=FILE"),
         ("corpus describ", "not 'describ' (did you mean 'describe'?)"),
         ("corpus exam.ddof=2", "exam.ddof: has to be 0 or 1, not 2"),
         ("insights sesions", "not 'sesions' (did you mean 'sessions'?)"),
@@ -389,6 +391,31 @@ def test_a_table_without_speakers_is_told_so_first(
     assert "data.options.columns={speaker: NAME, session: NAME}" in said
     assert "on_error" not in said
     assert "no_intervention" not in said
+
+
+@pytest.mark.parametrize(
+    ("file", "typed", "right"),
+    [
+        ("talk.csv", "dialogues", "table"),
+        ("talk.txt", "dialogues", "transcript"),
+        ("talk.vtt", "dialogues", "vtt"),
+        ("talk.jsonl", "table", "dialogues"),
+    ],
+)
+def test_a_reader_of_another_kind_of_file_is_answered_with_the_right_one(
+    file: str,
+    typed: str,
+    right: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = '{"session": "s", "turns": []}' if file.endswith("jsonl") else "T: Why?"
+    Path(file).write_text(f"{line}\n", encoding="utf-8")
+    said = one_error(capsys, "corpus", "describe", f"data={typed}", f"data.path={file}")
+    assert said.startswith(f"{file}: ")
+    assert said.endswith(f"; read it with data={right}")
 
 
 def test_the_console_script_takes_what_a_shell_hands_over(

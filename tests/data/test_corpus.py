@@ -290,7 +290,7 @@ def test_duplicates_can_be_an_error_that_names_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reader", ["table", "dialogues", "annomi", "transcript", "alpaca"])
 def test_a_missing_file_is_one_message_with_the_mend(tmp_path: Path, reader: str) -> None:
-    with pytest.raises(DataError, match=r"nowhere\.csv: there is no such file; correct the path"):
+    with pytest.raises(DataError, match=r"nowhere\.csv: there is no such file.*correct the path"):
         read(tmp_path / "nowhere.csv", reader)
     with pytest.raises(DataError, match=r"data\.path=FILE"):
         read(None, reader)

@@ -16,6 +16,14 @@ from typing import Any
 from recap.data.issues import IssueLog, Line, damage
 from recap.errors import DataError, did_you_mean, quote_cell
 
+READER_BY_ENDING = {
+    **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "table"),
+    ".txt": "transcript",
+    ".vtt": "vtt",
+    ".srt": "vtt",
+}
+"""``data`` by a file's ending; anything else is ``dialogues``."""
+
 _HEAD = 4096
 """Bytes by which a file's form is recognized."""
 
@@ -224,6 +232,9 @@ def json_rows(path: Path | None, issues: IssueLog) -> Iterator[tuple[int, dict[s
                 )
                 issues.reject(number, "row", reason, "write a list of objects, [{...}]")
                 return
+            suits = READER_BY_ENDING.get(path.suffix.lower())
+            if suits and issues.rows_read == 1 and not text.lstrip().startswith("{"):
+                raise DataError(f"{path}: holds no JSON; read it with data={suits}") from None
             issues.reject(number, "row", f"is not valid JSON ({_json_reason(error)})", _CUT)
             continue
         if _is_row(row, faults, number, issues):
@@ -398,7 +409,7 @@ def _damaged_parts(value: object, field: str) -> Iterator[JsonFault]:
 
 def _json_reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg}, character {error.colno}"
+        return f"character {error.colno}"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return "a number is too long"

@@ -101,7 +101,7 @@ def _chat_hint(row: Mapping[str, Any]) -> str:
         others = f" 'data.options.speakers={{{names}}}'" if names else ""
         columns = f"{{turns: {turns}, speaker: {speaker}, text: {text}}}"
         return f"read it with 'data.options.columns={columns}'{others}"
-    return "write a dialogue or an example"
+    return 'write "turns": [...] of a dialogue, or "response": "..." of an example'
 
 
 def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:

@@ -100,8 +100,8 @@ _ONE_TIME = re.compile(_TIME)
 _SHORTENED = re.compile(r"(?:[^\W\d_]{1,4}\.)+")
 _SOME_KNOWN = "Therapist, Counselor, Client, Patient, 咨询师, 来访者, ..."
 _WHO = (
-    "say who it is with 'data.options.speakers={NAME: other}' (counselor, client, other, or text "
-    "where a line names no speaker)"
+    "say who each is, as in 'data.options.speakers={NAME: other}' (counselor, client, other, or "
+    "text where a line names no speaker)"
 )
 BEFORE_SPEAKERS = (
     "begins with lines that name no speaker",

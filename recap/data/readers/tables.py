@@ -308,6 +308,8 @@ def read_table(
     one only looks like that role. Values of the columns in ``meta`` go to the records' ``meta`` (of
     a session: those of its first row). ``delimiter`` and ``sheet`` are as in :func:`read_sheet`.
     """
+    if path is not None and path.suffix.lower() in (".jsonl", ".json", ".ndjson"):
+        raise DataError(f"{existing_file(path)}: is no table; read it with data=dialogues")
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
     issues.text_column = found["text"]
