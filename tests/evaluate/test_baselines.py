@@ -325,7 +325,7 @@ def test_the_run_folder_says_what_the_baseline_was(encoder: Path) -> None:
     ],
 )
 def test_exactly_one_thing_is_scored(overrides: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"exactly one of model=FOLDER.*method=tfidf"):
+    with pytest.raises(ConfigError, match=r"one thing to score: model=FOLDER.*method=tfidf"):
         chosen_source(load_evaluation(overrides))
 
 
