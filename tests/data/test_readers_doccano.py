@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from recap.cli.command import main
 from recap.data.corpus import read_corpus
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import read_doccano
@@ -108,3 +109,40 @@ def test_all_rows_of_a_task_that_cannot_be_read_are_counted(tmp_path: Path) -> N
         reader="label_studio", path=path, taxonomy=builtin_task("flat").taxonomy, on_error="skip"
     )
     assert (corpus.rows_read, corpus.rows_accepted, len(corpus.examples)) == (3, 1, 1)
+
+
+TURNS = [
+    {"session": "s", "speaker": "counselor", "text": "How are you?"},
+    {"session": "s", "speaker": "client", "text": "Leave me alone.", "label": "Blaming"},
+]
+
+
+@pytest.mark.parametrize(
+    ("choice", "ending"),
+    [
+        *((choice, ".jsonl") for choice in ("doccano", "client_resistance", "psyguard", "prodigy")),
+        ("doccano", ".csv"),
+        ("label_studio", ".json"),
+    ],
+)
+def test_rows_that_are_turns_are_not_read_as_texts_of_clients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str, ending: str
+) -> None:
+    path = tmp_path / f"turns{ending}"
+    text = "".join(json.dumps(row) + "\n" for row in TURNS)
+    if ending == ".csv":
+        text = "speaker,text,label\nT,How are you?,\nC,Leave me alone.,Blaming\n"
+    elif ending == ".json":
+        text = json.dumps([{"id": 1, "data": TURNS[0], "annotations": []}])
+    path.write_text(text, encoding="utf-8")
+    assert main(["corpus", f"data={choice}", f"data.path={path}", "task=flat"]) == 2
+    said = capsys.readouterr().err
+    assert f"turns{ending}:{2 if ending == '.csv' else 1}: 'speaker' says that the" in said
+    assert "counselor speaks" in said
+    assert "data=table (CSV, Excel)" in said
+
+
+def test_a_speaker_beside_a_text_that_names_its_own_is_no_matter(tmp_path: Path) -> None:
+    row = {"text": TEXT, "label": [LABEL], "speaker": "counselor"}
+    found, _ = read(tmp_path, json.dumps(row) + "\n")
+    assert [turn.speaker for turn in found[0].history] == ["counselor"]

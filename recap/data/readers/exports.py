@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from recap.data.issues import IssueLog
-from recap.data.readers.registry import Fields, check_roles, names_by_role
+from recap.data.readers.registry import USUAL_NAMES, Fields, check_roles, names_by_role
 from recap.data.readers.speakers import SpeakerNames, sample_of
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.records import Example, Turn
@@ -29,6 +29,7 @@ KEYS = names_by_role(
 
 SPEAKER_KEYS = ("speaker", "author", "role", "from", "name")
 """Keys under which chats and tools name who speaks, the likeliest first."""
+_SAYS_WHO = {*USUAL_NAMES["speaker"], "author"}
 TEXT_KEYS = ("text", "content", "value", "utterance", "message")
 """Keys under which they keep what is said."""
 
@@ -73,6 +74,24 @@ def refuse_export(issues: IssueLog, line: int, row: Mapping[str, Any]) -> None:
         raise DataError(
             f"{issues.file}:{line}: this is an export of {TOOLS[tool]}; read it with data={tool}"
         )
+
+
+def refuse_turn(fields: Fields, row: Mapping[str, Any], text: str, names: SpeakerNames) -> None:
+    """Refuse, by a ``DataError``, a row that is a turn, said by another than the client.
+
+    Documents are texts that name their own speakers.
+    """
+    for key, cell in row.items():
+        if key.strip().casefold() not in _SAYS_WHO or not isinstance(cell, str):
+            continue
+        voice = names.find(cell)
+        if voice is not None and voice.speaker != "client" and not names.read(text).turns:
+            raise DataError(
+                f"{fields.issues.file}:{fields.line}: {quote_id(key)} says that the "
+                f"{voice.speaker} speaks, so that a row is a turn and not a text with what came "
+                "before it; read such rows with data=table (CSV, Excel) or data=dialogues (JSON "
+                "lines), and give a tool the dialogue up to the client's turn as one document"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +171,8 @@ class Keys:
         elif not isinstance(found, str | list):
             hint = f"name the key that holds the document with {self.option}.text=NAME"
             fields.reject("text", "is missing" if found is None else "is no text", hint)
+        if isinstance(found, str):
+            refuse_turn(fields, row, found, self.speakers)
         return found
 
     def question(self, issues: IssueLog, asked: Iterable[str]) -> str:
@@ -300,6 +321,7 @@ def text_example(
         history, response = tuple(before), last.text
     else:
         text = fields.text(field)
+        refuse_turn(fields, fields.row, text, names)
         written = names.read_cell(fields.issues, fields.line, field, text, rows=fields.rows)
         if written is None:
             fields.sound = False

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from recap.data.issues import IssueLog
-from recap.data.readers.exports import Given, label_of, refuse_export, text_example
+from recap.data.readers.exports import (
+    Given,
+    label_of,
+    refuse_export,
+    refuse_turn,
+    text_example,
+)
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
 from recap.data.readers.speakers import SpeakerNames
@@ -96,10 +102,11 @@ def read_psyguard(
     ``first``.
     """
     one_of("multi_label", multi_label, ("reject", "first"))
-    path = existing_file(path)
+    path, names = existing_file(path), SpeakerNames()
     for number, (line, row) in enumerate(json_rows(path, issues), start=1):
         refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
+        refuse_turn(fields, row, "", names)
         labels = fields.items("labels") if row.get("labels") is not None else []
         if not all(isinstance(label, str) for label in labels):
             fields.reject("labels", "holds something that is no text", 'write "labels": ["..."]')
